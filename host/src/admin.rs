@@ -1,0 +1,195 @@
+//! HTTP: health, readiness, metrics and status. It reads what the stages show and changes nothing.
+//!
+//! `/health`, `/livez`, `/readyz` and `/metrics` answer anyone; `/status` shows call data's whereabouts and answers loopback
+//! peers, or whoever has the token. `/health` is that of Telephony Event Sync, byte for byte in its fields.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::clock;
+use crate::config::Secret;
+use crate::ledger::{Balance, Ledger};
+use crate::link::{Link, Snapshot};
+use crate::metrics::{Metrics, Percentiles};
+use crate::pipeline::Seen;
+
+/// Everything that may be looked at.
+pub struct View {
+    /// The accounts.
+    pub ledger: Arc<Ledger>,
+    /// The Event Socket.
+    pub esl: Arc<Link>,
+    /// Redis, or standard output in its place.
+    pub redis: Arc<Link>,
+    /// Latencies, and `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// The filters and the router's name.
+    pub seen: Arc<Seen>,
+    /// When the host started.
+    pub started: Instant,
+    /// `http.token`; empty for none.
+    pub token: Secret,
+}
+
+#[derive(Serialize)]
+struct Links {
+    esl: Snapshot,
+    redis: Snapshot,
+}
+
+#[derive(Serialize)]
+struct Latencies {
+    reader: Percentiles,
+    writer: Percentiles,
+    total: Percentiles,
+}
+
+impl View {
+    /// What keeps the host from doing its job, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        let of = |name: &str, link: &Link| {
+            let why = link
+                .snapshot()
+                .last_error
+                .unwrap_or_else(|| "not connected yet".to_owned());
+            (!link.is_ready()).then(|| format!("{name}: {why}"))
+        };
+        let troubles: Vec<String> = [of("esl", &self.esl), of("redis", &self.redis)]
+            .into_iter()
+            .flatten()
+            .collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
+    fn health(&self) -> (StatusCode, Value) {
+        let trouble = self.trouble();
+        let healthy = trouble.is_none();
+        let (code, status) = match healthy {
+            true => (StatusCode::OK, "healthy"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+        };
+        let data = json!({
+            "is_healthy": healthy,
+            "last_check": clock::rfc3339(clock::now_us()),
+            "last_error": trouble,
+            "redis_recovery_attempts": self.redis.snapshot().attempts,
+            "esl_recovery_attempts": self.esl.snapshot().attempts,
+        });
+        (code, json!({ "status": status, "data": data }))
+    }
+
+    fn status(&self) -> Value {
+        let accounts = self.ledger.accounts();
+        let balance: Balance = accounts.balance();
+        let dropped: Vec<Value> = accounts
+            .dropped
+            .iter()
+            .map(|(key, events)| json!({ "by": key.by, "reason": key.reason, "events": events }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "router": self.seen.router.get(),
+            "uptime_s": self.started.elapsed().as_secs(),
+            "ready": self.trouble().is_none(),
+            "links": Links { esl: self.esl.snapshot(), redis: self.redis.snapshot() },
+            "filters": self.seen.filters(),
+            "counts": {
+                "inputs": accounts.inputs,
+                "derived": accounts.derived,
+                "received": balance.received,
+                "delivered": balance.delivered,
+                "dropped": balance.dropped,
+                "dead_lettered": balance.dead_lettered,
+                "lost": balance.lost,
+                "pending": balance.pending,
+                "balanced": balance.holds(),
+                "dropped_by": dropped,
+                "lost_by": accounts.lost,
+            },
+            "latency": Latencies {
+                reader: self.metrics.reader_latency.percentiles(),
+                writer: self.metrics.writer_latency.percentiles(),
+                total: self.metrics.total_latency.percentiles(),
+            },
+        })
+    }
+
+    /// Loopback peers, or the token.
+    fn admits(&self, peer: SocketAddr, headers: &HeaderMap) -> bool {
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = given.and_then(|given| given.strip_prefix("Bearer "));
+        let right =
+            token.is_some_and(|token| !self.token.is_empty() && same(token, self.token.expose()));
+        right || peer.ip().to_canonical().is_loopback()
+    }
+}
+
+/// Compares all bytes whatever they are, so that the time taken tells nothing.
+fn same(given: &str, right: &str) -> bool {
+    let differ = given
+        .bytes()
+        .zip(right.bytes())
+        .fold(0, |differ, (one, other)| differ | (one ^ other));
+    given.len() == right.len() && differ == 0
+}
+
+/// Answers requests until it is dropped.
+pub async fn serve(listener: TcpListener, view: Arc<View>) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(view);
+    axum::serve(
+        listener,
+        routes.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .await
+}
+
+async fn health(State(view): State<Arc<View>>) -> Response {
+    let (code, body) = view.health();
+    (code, Json(body)).into_response()
+}
+
+async fn readyz(State(view): State<Arc<View>>) -> Response {
+    match view.trouble() {
+        None => "ready\n".into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(view): State<Arc<View>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match view.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn status(
+    State(view): State<Arc<View>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    if view.admits(peer, &headers) {
+        return Json(view.status()).into_response();
+    }
+    let why =
+        "status is for loopback peers, or for the token of http.token (Authorization: Bearer …)\n";
+    (StatusCode::FORBIDDEN, why).into_response()
+}

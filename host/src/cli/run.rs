@@ -1,0 +1,126 @@
+//! `jackfield run`, and what it shares with the demo: the log and the signals.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use super::{FAILED, Settings, print_error, runtime};
+use crate::app::{App, AppError, Output};
+use crate::config::{Level, Log, LogFormat};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print entries, one JSON object a line, instead of writing them to Redis.
+    #[arg(long)]
+    stdout: bool,
+}
+
+impl Run {
+    pub(super) fn main(self) -> ExitCode {
+        let config = match self.settings.load() {
+            Ok(config) => config,
+            Err(code) => return code,
+        };
+        start_log(config.log);
+        for note in &config.notes {
+            tracing::info!(
+                variable = note.variable,
+                why = note.why,
+                "variable accepted without effect"
+            );
+        }
+        let output = if self.stdout {
+            Output::Stdout
+        } else {
+            Output::Redis
+        };
+        let ran = runtime().map_err(AppError::Thread).and_then(|runtime| {
+            let ended = runtime.block_on(async {
+                let mut signals = Signals::new().map_err(AppError::Thread)?;
+                let app = App::start(config, output).await?;
+                tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %app.http, "started");
+                app.run_until(signals.stop()).await
+            });
+            // A guest or a resolver may still hold a blocking thread; the process need not wait for it.
+            runtime.shutdown_background();
+            ended
+        });
+        match ran {
+            Ok(balance) if balance.lost == 0 => ExitCode::SUCCESS,
+            Ok(balance) => {
+                tracing::error!(lost = balance.lost, "events were lost");
+                ExitCode::from(FAILED)
+            }
+            Err(error) => {
+                print_error(&error);
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+/// Structured logs on standard error.
+pub(super) fn start_log(log: Log) {
+    let level = match log.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => subscriber.with_target(false).init(),
+        LogFormat::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .with_target(false)
+            .init(),
+    }
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Ready at the first signal; the second one leaves at once.
+    pub(super) async fn stop(&mut self) {
+        self.next().await;
+        let Ok(mut again) = Signals::new() else {
+            return;
+        };
+        let second = std::thread::Builder::new().name("second signal".to_owned());
+        let handle = tokio::runtime::Handle::current();
+        let waiting = second.spawn(move || {
+            handle.block_on(again.next());
+            tracing::warn!("second signal: leaving at once");
+            std::process::exit(i32::from(FAILED));
+        });
+        if let Err(error) = waiting {
+            tracing::warn!(%error, "a second signal will not be noticed");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Writes an event as it goes to Redis: one JSON object of all headers, or a field for each header.
+//!
+//! Names are unique in both (the last occurrence stands), the body is under `_body`, arrays stay arrays in JSON.
+
+use bytes::Bytes;
+
+use super::Event;
+use super::index::{Encoding, Header};
+use super::text;
+
+impl Event {
+    /// Appends the event as one JSON object.
+    pub fn write_json(&self, to: &mut Vec<u8>) {
+        if !self.rewrite {
+            to.extend_from_slice(&self.bytes);
+            return;
+        }
+        to.reserve(self.bytes.len() + self.edited.len() + 64);
+        to.push(b'{');
+        let mut first = true;
+        for header in self.headers.iter().filter(|header| header.live) {
+            if !std::mem::take(&mut first) {
+                to.push(b',');
+            }
+            self.write_header(header, to);
+        }
+        to.push(b'}');
+    }
+
+    fn write_header(&self, header: &Header, to: &mut Vec<u8>) {
+        match header.name_encoding {
+            Encoding::Json => {
+                to.push(b'"');
+                to.extend_from_slice(self.raw(&header.name));
+                to.push(b'"');
+            }
+            _ => text::write_string(&self.name_of(header), to),
+        }
+        to.push(b':');
+        match header.encoding {
+            Encoding::Json => {
+                to.push(b'"');
+                to.extend_from_slice(self.raw(&header.value));
+                to.push(b'"');
+            }
+            Encoding::JsonArray => text::write_array(text::elements(self.raw(&header.value)), to),
+            Encoding::JsonEscaped | Encoding::PlainBody => {
+                text::write_string(&self.value(header), to)
+            }
+            Encoding::Plain | Encoding::PlainEncoded | Encoding::Edited => {
+                text::write_value(&self.value(header), to);
+            }
+        }
+    }
+
+    /// The event as one Redis field for each header, arrays in FreeSWITCH's notation, the body last as on the wire.
+    pub fn fields(&self) -> Vec<(Bytes, Bytes)> {
+        let owned = |text: std::borrow::Cow<'_, str>| Bytes::copy_from_slice(text.as_bytes());
+        let live = self.headers.iter().filter(|header| header.live);
+        live.map(|header| (owned(self.name_of(header)), owned(self.value(header))))
+            .collect()
+    }
+}

@@ -1,0 +1,672 @@
+//! The index of an event: which headers it has, where their values stand, and what edits made of them.
+//!
+//! Reading a header is one hash look-up and, for values without escapes, no copy. Edits never touch the frame's bytes:
+//! new text goes to a side buffer that the index points into.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::{Format, json, plain, text};
+
+/// The key under which the body stands, as in FreeSWITCH's own JSON.
+const BODY: &str = "_body";
+
+/// What is no event: the frame's body does not read as one.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("malformed event: {what} at byte {at}")]
+pub struct Malformed {
+    /// What was expected there.
+    pub what: &'static str,
+    /// Where in the frame's body.
+    pub at: usize,
+}
+
+/// A header's name with its hash, made once for names that are asked for often.
+#[derive(Clone, Debug)]
+pub struct Name {
+    text: Box<str>,
+    hash: u32,
+}
+
+impl Name {
+    /// `text` as FreeSWITCH spells it; names that differ in case are different headers.
+    pub fn new(text: &str) -> Name {
+        Name {
+            text: text.into(),
+            hash: hash(text.as_bytes()),
+        }
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Names that the host itself asks every event for.
+struct Known {
+    event_name: Name,
+    subclass: Name,
+    timestamp: Name,
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| Known {
+    event_name: Name::new("Event-Name"),
+    subclass: Name::new("Event-Subclass"),
+    timestamp: Name::new("Event-Date-Timestamp"),
+});
+
+/// Where a piece of text stands: in the frame, or in the side buffer of edits.
+pub(super) type Span = Range<u32>;
+
+/// How the bytes of a value are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// A JSON string's inside, without a backslash: it is its own text.
+    Json,
+    /// A JSON string's inside with escapes.
+    JsonEscaped,
+    /// A JSON array of strings, with its brackets.
+    JsonArray,
+    /// A plain value without `%`.
+    Plain,
+    /// A percent-encoded plain value.
+    PlainEncoded,
+    /// The raw body of a plain event.
+    PlainBody,
+    /// Text in the side buffer.
+    Edited,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Header {
+    pub(super) name: Span,
+    pub(super) value: Span,
+    pub(super) hash: u32,
+    pub(super) encoding: Encoding,
+    /// How the name is to be read; only `Json`, `JsonEscaped`, `Plain` and `Edited` occur.
+    pub(super) name_encoding: Encoding,
+    /// Not repeated further on, and not removed.
+    pub(super) live: bool,
+}
+
+/// One event: bytes, index, edits.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub(super) bytes: Bytes,
+    pub(super) headers: Vec<Header>,
+    /// Open addressing over `headers`, by name: `headers` index + 1, 0 for an empty slot. A power of two long.
+    slots: Vec<u32>,
+    pub(super) edited: String,
+    /// The bytes were no UTF-8 and have been repaired with U+FFFD.
+    repaired: bool,
+    /// Something differs from the frame: an edit, a repeated name, a repair in a value. Such an event is rewritten.
+    pub(super) rewrite: bool,
+}
+
+impl Event {
+    /// Indexes the body of an event frame.
+    pub fn parse(format: Format, bytes: Bytes) -> Result<Event, Malformed> {
+        let mut event = Event {
+            bytes,
+            headers: Vec::with_capacity(128),
+            slots: Vec::new(),
+            edited: String::new(),
+            repaired: false,
+            rewrite: false,
+        };
+        match format {
+            Format::Json => {
+                if simdutf8::basic::from_utf8(&event.bytes).is_err() {
+                    event.bytes = Bytes::from(String::from_utf8_lossy(&event.bytes).into_owned());
+                    event.repaired = true;
+                }
+                event.rewrite = json::index(&event.bytes, &mut event.headers)?;
+            }
+            Format::Plain => {
+                let (head, body) = plain::split(&event.bytes)?;
+                if simdutf8::basic::from_utf8(event.bytes.get(head.clone()).unwrap_or_default())
+                    .is_err()
+                {
+                    (event.bytes, event.repaired) = (plain::repair(&event.bytes, &head), true);
+                    return Event::parse(Format::Plain, event.bytes).map(|event| Event {
+                        repaired: true,
+                        ..event
+                    });
+                }
+                plain::index(&event.bytes, head, &mut event.headers)?;
+                event.rewrite = true;
+                if let Some(body) = body {
+                    event.headers.push(Header {
+                        name: 0..0,
+                        value: body,
+                        hash: hash(BODY.as_bytes()),
+                        encoding: Encoding::PlainBody,
+                        name_encoding: Encoding::PlainBody,
+                        live: true,
+                    });
+                }
+            }
+        }
+        if u32::try_from(event.bytes.len()).is_err() {
+            return Err(Malformed {
+                what: "an event of 4 GiB or more",
+                at: 0,
+            });
+        }
+        event.build_slots();
+        Ok(event)
+    }
+
+    /// An event that a filter or the host itself makes.
+    pub fn derived(name: &str, headers: &[(String, String)], body: Option<&str>) -> Event {
+        let mut event = Event {
+            bytes: Bytes::new(),
+            headers: Vec::with_capacity(headers.len() + 2),
+            slots: vec![0; 16],
+            edited: String::new(),
+            repaired: false,
+            rewrite: true,
+        };
+        event.set("Event-Name", name);
+        for (name, value) in headers {
+            event.set(name, value);
+        }
+        if let Some(body) = body {
+            event.set(BODY, body);
+        }
+        event
+    }
+
+    /// `Event-Name`; empty where there is none.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.get(&KNOWN.event_name).unwrap_or_default()
+    }
+
+    /// `Event-Subclass`, which tells one `CUSTOM` event from another.
+    pub fn subclass(&self) -> Option<Cow<'_, str>> {
+        self.get(&KNOWN.subclass)
+    }
+
+    /// `Event-Date-Timestamp`: microseconds since the epoch by FreeSWITCH's cached clock.
+    pub fn timestamp(&self) -> Option<u64> {
+        self.get(&KNOWN.timestamp)?.parse().ok()
+    }
+
+    /// Whether bytes that were no UTF-8 had to be replaced.
+    pub fn repaired(&self) -> bool {
+        self.repaired
+    }
+
+    /// The value of a header. Of an array, FreeSWITCH's own notation `ARRAY::a|:b`.
+    pub fn get(&self, name: &Name) -> Option<Cow<'_, str>> {
+        self.find(&name.text, name.hash)
+            .map(|header| self.value(header))
+    }
+
+    /// [`Event::get`] for a name that is asked for once.
+    pub fn get_str(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.find(name, hash(name.as_bytes()))
+            .map(|header| self.value(header))
+    }
+
+    /// The body.
+    pub fn body(&self) -> Option<Cow<'_, str>> {
+        self.get_str(BODY)
+    }
+
+    /// All headers but the body, in the order of the wire, each name once.
+    pub fn headers(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        self.headers
+            .iter()
+            .filter(|header| header.live)
+            .map(|header| (self.name_of(header), self.value(header)))
+            .filter(|(name, _)| name != BODY)
+    }
+
+    /// Adds a header, or replaces every occurrence of that name.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.rewrite = true;
+        let hash = hash(name.as_bytes());
+        let value = self.push_edited(value);
+        match self.slot(name, hash) {
+            Slot::Of(at) => {
+                if let Some(header) = self.headers.get_mut(at) {
+                    header.value = value;
+                    header.encoding = Encoding::Edited;
+                    header.live = true;
+                }
+            }
+            Slot::Free(slot) => {
+                let name = self.push_edited(name);
+                let (encoding, name_encoding) = (Encoding::Edited, Encoding::Edited);
+                self.headers.push(Header {
+                    name,
+                    value,
+                    hash,
+                    encoding,
+                    name_encoding,
+                    live: true,
+                });
+                if let Some(free) = self.slots.get_mut(slot) {
+                    *free = u32::try_from(self.headers.len()).unwrap_or(u32::MAX);
+                }
+                if self.headers.len() * 2 > self.slots.len() {
+                    self.build_slots();
+                }
+            }
+        }
+    }
+
+    /// Removes a header with all its occurrences.
+    pub fn remove(&mut self, name: &str) {
+        if let Slot::Of(at) = self.slot(name, hash(name.as_bytes()))
+            && let Some(header) = self.headers.get_mut(at)
+        {
+            header.live = false;
+            self.rewrite = true;
+        }
+    }
+
+    /// Replaces the body, and the `Content-Length` that speaks of it.
+    pub fn set_body(&mut self, body: &str) {
+        self.set("Content-Length", &body.len().to_string());
+        self.set(BODY, body);
+    }
+
+    fn push_edited(&mut self, text: &str) -> Span {
+        let start = u32::try_from(self.edited.len()).unwrap_or(u32::MAX);
+        self.edited.push_str(text);
+        start..u32::try_from(self.edited.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn raw(&self, span: &Span) -> &[u8] {
+        self.bytes
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn name_of(&self, header: &Header) -> Cow<'_, str> {
+        match header.name_encoding {
+            Encoding::PlainBody => Cow::Borrowed(BODY),
+            encoding => self.decode(&header.name, encoding),
+        }
+    }
+
+    pub(super) fn value(&self, header: &Header) -> Cow<'_, str> {
+        self.decode(&header.value, header.encoding)
+    }
+
+    fn decode(&self, span: &Span, encoding: Encoding) -> Cow<'_, str> {
+        match encoding {
+            Encoding::Json | Encoding::Plain | Encoding::PlainBody => {
+                String::from_utf8_lossy(self.raw(span))
+            }
+            Encoding::JsonEscaped => Cow::Owned(text::unescape(self.raw(span))),
+            Encoding::JsonArray => Cow::Owned(text::join_array(self.raw(span))),
+            Encoding::PlainEncoded => Cow::Owned(text::percent_decode(self.raw(span))),
+            Encoding::Edited => Cow::Borrowed(
+                self.edited
+                    .get(span.start as usize..span.end as usize)
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn is_named(&self, header: &Header, name: &str) -> bool {
+        match header.name_encoding {
+            Encoding::Json | Encoding::Plain => self.raw(&header.name) == name.as_bytes(),
+            _ => self.name_of(header) == name,
+        }
+    }
+
+    fn find(&self, name: &str, hash: u32) -> Option<&Header> {
+        match self.slot(name, hash) {
+            Slot::Of(at) => self.headers.get(at).filter(|header| header.live),
+            Slot::Free(_) => None,
+        }
+    }
+
+    /// Where `name` is, or would be.
+    fn slot(&self, name: &str, hash: u32) -> Slot {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut slot = hash as usize & mask;
+        loop {
+            let at = match self.slots.get(slot) {
+                None | Some(0) => return Slot::Free(slot),
+                Some(at) => *at as usize - 1,
+            };
+            match self.headers.get(at) {
+                Some(header) if header.hash == hash && self.is_named(header, name) => {
+                    return Slot::Of(at);
+                }
+                _ => slot = (slot + 1) & mask,
+            }
+        }
+    }
+
+    fn build_slots(&mut self) {
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.clear();
+        slots.resize((self.headers.len() * 2).next_power_of_two().max(16), 0);
+        let mask = slots.len() - 1;
+        for at in 0..self.headers.len() {
+            let Some(header) = self.headers.get(at) else {
+                break;
+            };
+            let mut slot = header.hash as usize & mask;
+            let repeated = loop {
+                let Some(taken) = slots.get(slot).and_then(|at| (*at as usize).checked_sub(1))
+                else {
+                    break None;
+                };
+                match self.headers.get(taken) {
+                    Some(other) if other.hash == header.hash && self.same_name(other, header) => {
+                        break Some(taken);
+                    }
+                    _ => slot = (slot + 1) & mask,
+                }
+            };
+            if let Some(free) = slots.get_mut(slot) {
+                *free = u32::try_from(at + 1).unwrap_or(u32::MAX);
+            }
+            if let Some(earlier) = repeated.and_then(|earlier| self.headers.get_mut(earlier)) {
+                earlier.live = false;
+                self.rewrite = true;
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn same_name(&self, one: &Header, other: &Header) -> bool {
+        if one.name_encoding == other.name_encoding && one.name_encoding != Encoding::Edited {
+            return self.raw(&one.name) == self.raw(&other.name);
+        }
+        self.name_of(one) == self.name_of(other)
+    }
+}
+
+enum Slot {
+    Of(usize),
+    Free(usize),
+}
+
+/// A random key for every process: header names are user data, and nobody may aim at our hash.
+static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64) | 1);
+
+/// Folded multiplication over eight bytes at a time.
+pub(super) fn hash(name: &[u8]) -> u32 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut state = *SEED ^ (name.len() as u64);
+    let mut chunks = name.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+        state = fold(state ^ word, K);
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(chunks.remainder()) {
+        *to = *from;
+    }
+    state = fold(state ^ u64::from_le_bytes(last), *SEED);
+    low(state >> 32) ^ low(state)
+}
+
+/// The product's two halves laid over each other.
+fn fold(one: u64, other: u64) -> u64 {
+    let (low, high) = one.carrying_mul(other, 0);
+    low ^ high
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is wanted"
+)]
+fn low(word: u64) -> u32 {
+    word as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+    use serde_json::{Map, Value};
+
+    use super::{Event, Format, Malformed, Name};
+
+    fn json(text: &str) -> Event {
+        Event::parse(Format::Json, Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    fn plain(text: &str) -> Event {
+        Event::parse(Format::Plain, Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    fn value(event: &Event, name: &str) -> Option<String> {
+        event.get_str(name).map(std::borrow::Cow::into_owned)
+    }
+
+    fn check(event: &Event, expected: &str) {
+        let mut entry = Vec::new();
+        event.write_json(&mut entry);
+        assert_eq!(String::from_utf8(entry).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_name_is_the_events_own() {
+        let event = json(
+            r#"{"Event-Name":"COMMAND","Event-Sequence":"959","A":"1","Event-Name":"PRIVATE_COMMAND","Event-Sequence":"1503"}"#,
+        );
+        assert_eq!(event.name(), "PRIVATE_COMMAND");
+        assert_eq!(value(&event, "Event-Sequence").unwrap(), "1503");
+        check(
+            &event,
+            r#"{"A":"1","Event-Name":"PRIVATE_COMMAND","Event-Sequence":"1503"}"#,
+        );
+        let event = plain("Event-Name: COMMAND\nA: 1\nEvent-Name: PRIVATE_COMMAND\n\n");
+        check(&event, r#"{"A":"1","Event-Name":"PRIVATE_COMMAND"}"#);
+    }
+
+    #[test]
+    fn names_that_differ_in_case_are_different_headers() {
+        let event = json(r#"{"Channel-Read-Codec-Name":"L16","channel-read-codec-name":"PCMU"}"#);
+        assert_eq!(value(&event, "channel-read-codec-name").unwrap(), "PCMU");
+        assert_eq!(event.headers().count(), 2);
+    }
+
+    #[test]
+    fn escapes_arrays_and_odd_names_are_read_and_written() {
+        let text = r#"{"variable_a\nb":"tab\there \u0001 \"q\"","variable_idx":["x","y|z\n"],"variable_we ird:name":"50%25 \\"}"#;
+        let event = json(text);
+        assert_eq!(
+            value(&event, "variable_a\nb").unwrap(),
+            "tab\there \u{1} \"q\""
+        );
+        assert_eq!(value(&event, "variable_idx").unwrap(), "ARRAY::x|:y|z\n");
+        assert_eq!(value(&event, "variable_we ird:name").unwrap(), "50%25 \\");
+        check(&event, text);
+    }
+
+    #[test]
+    fn a_name_spelled_with_and_without_escapes_is_one_name() {
+        check(&json(r#"{"A\u0042":"1","AB":"2"}"#), r#"{"AB":"2"}"#);
+    }
+
+    #[test]
+    fn plain_values_are_percent_decoded_and_plus_stays() {
+        let event = plain(
+            "Event-Name: CUSTOM\nA b: x: 1: %2B49+7%20%E2%9C%93\nEmpty: \nno colon here\nARR: ARRAY%3A%3Aa%7C%3Ab\n\n",
+        );
+        assert_eq!(
+            value(&event, "A b: x").as_deref(),
+            None,
+            "a line is split at its first colon and space"
+        );
+        assert_eq!(value(&event, "A b").unwrap(), "x: 1: +49+7 ✓");
+        assert_eq!(value(&event, "Empty").unwrap(), "");
+        check(
+            &event,
+            r#"{"Event-Name":"CUSTOM","A b":"x: 1: +49+7 ✓","Empty":"","ARR":["a","b"]}"#,
+        );
+    }
+
+    #[test]
+    fn a_plain_body_is_raw_and_may_look_like_headers() {
+        let event = plain("Event-Name: CUSTOM\nContent-Length: 12\n\nA: %20\n\nB: 1");
+        assert_eq!(event.body().unwrap(), "A: %20\n\nB: 1");
+        check(
+            &event,
+            r#"{"Event-Name":"CUSTOM","Content-Length":"12","_body":"A: %20\n\nB: 1"}"#,
+        );
+        assert_eq!(event.headers().count(), 2, "the body is no header");
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_repaired() {
+        let event = Event::parse(
+            Format::Json,
+            Bytes::from_static(b"{\"a\":\"caf\xe9 \xff\xfe\"}"),
+        )
+        .unwrap();
+        assert!(event.repaired());
+        check(&event, "{\"a\":\"caf\u{fffd} \u{fffd}\u{fffd}\"}");
+        let event = plain("a: caf%E9 %FF%FE\n\n");
+        check(&event, "{\"a\":\"caf\u{fffd} \u{fffd}\u{fffd}\"}");
+        let event = Event::parse(
+            Format::Plain,
+            Bytes::from_static(b"n\xe9: 1\nContent-Length: 2\n\n\xff!"),
+        )
+        .unwrap();
+        assert!(event.repaired());
+        check(
+            &event,
+            "{\"n\u{fffd}\":\"1\",\"Content-Length\":\"2\",\"_body\":\"\u{fffd}!\"}",
+        );
+    }
+
+    #[test]
+    fn a_lone_surrogate_becomes_the_replacement_character() {
+        let event = json(r#"{"a":"\ud83d\ude00 \ud800x"}"#);
+        assert_eq!(value(&event, "a").unwrap(), "😀 \u{fffd}x");
+        check(&event, "{\"a\":\"😀 \u{fffd}x\"}");
+    }
+
+    #[test]
+    fn edits_replace_add_and_remove() {
+        let mut event = json(r#"{"Event-Name":"A","x":"1","x":"2","y":"3","_body":"old"}"#);
+        event.set("x", "new \"x\"");
+        event.set("z", "ARRAY::p|:q");
+        event.remove("y");
+        event.remove("absent");
+        event.set_body("body");
+        assert_eq!(value(&event, "y"), None);
+        assert_eq!(event.body().unwrap(), "body");
+        check(
+            &event,
+            r#"{"Event-Name":"A","x":"new \"x\"","_body":"body","z":["p","q"],"Content-Length":"4"}"#,
+        );
+        event.remove("z");
+        event.set("z", "again");
+        assert_eq!(value(&event, "z").unwrap(), "again");
+    }
+
+    #[test]
+    fn many_edits_keep_every_name_readable() {
+        let mut event = json(r#"{"Event-Name":"A"}"#);
+        for number in 0..1_000 {
+            event.set(&format!("h{number}"), &number.to_string());
+        }
+        for number in 0..1_000 {
+            assert_eq!(
+                value(&event, &format!("h{number}")).unwrap(),
+                number.to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn a_derived_event_reads_and_writes_like_any_other() {
+        let headers = [("Unique-ID".to_owned(), "u1".to_owned())];
+        let event = Event::derived("READY", &headers, Some("b"));
+        assert_eq!(
+            (event.name().as_ref(), event.body().unwrap().as_ref()),
+            ("READY", "b")
+        );
+        check(
+            &event,
+            r#"{"Event-Name":"READY","Unique-ID":"u1","_body":"b"}"#,
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_says_where_and_why() {
+        for (text, what, at) in [
+            ("", "expected `{`", 0),
+            (r#"{"a":1}"#, "expected a string or an array of strings", 5),
+            (r#"{"a":"b""#, "expected `,` or `}`", 8),
+            (r#"{"a":"b"#, "unterminated string", 7),
+            (r#"{"a":"\x"}"#, "invalid escape", 6),
+            (r#"{"a":"b"}x"#, "expected the end", 9),
+            ("{\"a\":\"\n\"}", "control character in a string", 6),
+        ] {
+            let error =
+                Event::parse(Format::Json, Bytes::copy_from_slice(text.as_bytes())).unwrap_err();
+            assert_eq!(error, Malformed { what, at }, "{text}");
+        }
+        let error = Event::parse(Format::Plain, Bytes::from_static(b"A: b\nC: d")).unwrap_err();
+        assert_eq!(error.what, "expected an empty line after the headers");
+        let error = Event::parse(
+            Format::Plain,
+            Bytes::from_static(b"A: b\nContent-Length: 9\n\nshort"),
+        )
+        .unwrap_err();
+        assert_eq!(error.what, "body is not as long as its Content-Length");
+    }
+
+    proptest! {
+        #[test]
+        fn json_events_read_as_serde_json_reads_them(
+            pairs in prop::collection::vec((any::<String>(), prop::collection::vec(any::<String>(), 0..3), any::<String>()), 0..20),
+        ) {
+            let mut text = String::from("{");
+            let mut expected = Map::new();
+            for (at, (name, array, single)) in pairs.iter().enumerate() {
+                let value = if at % 3 == 0 { Value::from(array.clone()) } else { Value::from(single.clone()) };
+                if at > 0 { text.push(','); }
+                text.push_str(&Value::from(name.clone()).to_string());
+                text.push(':');
+                text.push_str(&value.to_string());
+                expected.insert(name.clone(), value);
+            }
+            text.push('}');
+            let event = json(&text);
+            let mut entry = Vec::new();
+            event.write_json(&mut entry);
+            let written: Map<String, Value> = serde_json::from_slice(&entry).unwrap();
+            let sorted = |map: Map<String, Value>| { let mut pairs: Vec<_> = map.into_iter().collect(); pairs.sort_by(|a, b| a.0.cmp(&b.0)); pairs };
+            prop_assert_eq!(sorted(written), sorted(expected.clone()));
+            for (name, value) in &expected {
+                if let Some(value) = value.as_str() {
+                    prop_assert_eq!(event.get(&Name::new(name)).unwrap(), value);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic_and_what_it_takes_it_writes_as_json(bytes in any::<Vec<u8>>(), wrap in any::<bool>()) {
+            let mut text = bytes;
+            if wrap { text.splice(0..0, *b"{\""); text.extend(b"\":\"x\"}"); } else { text.extend(b"\n\n"); }
+            for format in [Format::Json, Format::Plain] {
+                if let Ok(event) = Event::parse(format, Bytes::from(text.clone())) {
+                    let mut entry = Vec::new();
+                    event.write_json(&mut entry);
+                    serde_json::from_slice::<Map<String, Value>>(&entry).unwrap();
+                }
+            }
+        }
+    }
+}

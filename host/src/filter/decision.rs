@@ -1,0 +1,196 @@
+//! Checks what a filter answered. Nothing that the contract forbids gets past here, and nothing of a bad answer is applied.
+
+use super::guest::bindings::jackfield::filter::types;
+use super::instance::Failure;
+
+/// Changes to one event in one call.
+const MAX_EDITS: usize = 1_024;
+/// Events derived in one call.
+const MAX_DERIVED: usize = 256;
+/// Streams that one event goes to.
+const MAX_STREAMS: usize = 16;
+/// Bytes of a header's name, a stream's name, an event's name.
+const MAX_NAME: usize = 512;
+/// Bytes of a reason.
+const MAX_REASON: usize = 128;
+
+/// The streams that a filter may name: whole names, or beginnings that end in `*`.
+#[derive(Clone, Debug)]
+pub(super) struct AllowedStreams(pub(super) Vec<String>);
+
+impl AllowedStreams {
+    fn check(&self, stream: &str) -> Result<(), Failure> {
+        let allows = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => stream.starts_with(prefix),
+            None => stream == pattern,
+        };
+        if stream.is_empty() || stream.len() > MAX_NAME || stream.chars().any(char::is_control) {
+            return bad(format!(
+                "stream name {stream:?} is empty, too long or has control characters"
+            ));
+        }
+        if !self.0.iter().any(allows) {
+            return bad(format!(
+                "stream {stream:?} is not allowed (filters.streams = {:?})",
+                self.0
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_all(&self, streams: &[String]) -> Result<(), Failure> {
+        if streams.len() > MAX_STREAMS {
+            return bad(format!(
+                "{} streams for one event; at most {MAX_STREAMS} are allowed",
+                streams.len()
+            ));
+        }
+        streams.iter().try_for_each(|stream| self.check(stream))
+    }
+}
+
+pub(super) fn check(decision: &types::Decision, allowed: &AllowedStreams) -> Result<(), Failure> {
+    match &decision.verdict {
+        types::Verdict::Pass => {}
+        types::Verdict::Drop(reason) | types::Verdict::DeadLetter(reason) => check_reason(reason)?,
+        types::Verdict::Route(streams) if streams.is_empty() => {
+            return bad("route([]) names no stream; say drop with a reason instead".to_owned());
+        }
+        types::Verdict::Route(streams) => allowed.check_all(streams)?,
+    }
+    if decision.edits.len() > MAX_EDITS {
+        return bad(format!(
+            "{} edits; at most {MAX_EDITS} are allowed",
+            decision.edits.len()
+        ));
+    }
+    for edit in &decision.edits {
+        if let types::Edit::Set(header) = edit {
+            check_name("header", &header.name)?;
+        }
+    }
+    check_derived(&decision.emit, allowed)
+}
+
+pub(super) fn check_derived(
+    derived: &[types::Derived],
+    allowed: &AllowedStreams,
+) -> Result<(), Failure> {
+    if derived.len() > MAX_DERIVED {
+        return bad(format!(
+            "{} derived events; at most {MAX_DERIVED} are allowed",
+            derived.len()
+        ));
+    }
+    for event in derived {
+        check_name("event", &event.name)?;
+        event
+            .headers
+            .iter()
+            .try_for_each(|header| check_name("header", &header.name))?;
+        allowed.check_all(&event.streams)?;
+    }
+    Ok(())
+}
+
+fn check_reason(reason: &str) -> Result<(), Failure> {
+    if reason.is_empty() || reason.len() > MAX_REASON {
+        return bad(format!(
+            "a reason of {} bytes; 1 to {MAX_REASON} are allowed",
+            reason.len()
+        ));
+    }
+    Ok(())
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        let shown: String = name.chars().take(64).collect();
+        return bad(format!(
+            "{what} name {shown:?} is empty, over {MAX_NAME} bytes or has control characters"
+        ));
+    }
+    Ok(())
+}
+
+fn bad(what: String) -> Result<(), Failure> {
+    Err(Failure::BadOutput(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AllowedStreams, check, types};
+
+    fn decision(verdict: types::Verdict) -> types::Decision {
+        types::Decision {
+            verdict,
+            edits: Vec::new(),
+            emit: Vec::new(),
+        }
+    }
+
+    fn problem(decision: &types::Decision) -> Option<String> {
+        let allowed = AllowedStreams(vec!["freeswitch:*".to_owned(), "calls".to_owned()]);
+        check(decision, &allowed)
+            .err()
+            .map(|failure| failure.to_string())
+    }
+
+    fn route(streams: &[&str]) -> types::Decision {
+        decision(types::Verdict::Route(
+            streams.iter().map(ToString::to_string).collect(),
+        ))
+    }
+
+    #[test]
+    fn what_the_contract_allows_passes() {
+        assert_eq!(problem(&decision(types::Verdict::Pass)), None);
+        assert_eq!(
+            problem(&decision(types::Verdict::Drop("noise".to_owned()))),
+            None
+        );
+        assert_eq!(problem(&route(&["freeswitch:x", "calls"])), None);
+    }
+
+    #[test]
+    fn what_the_contract_forbids_is_named() {
+        for (decision, part) in [
+            (route(&[]), "route([]) names no stream"),
+            (route(&["callsX"]), "stream \"callsX\" is not allowed"),
+            (route(&["freeswitch:a\nb"]), "control characters"),
+            (route(&["calls"; 17]), "17 streams"),
+            (
+                decision(types::Verdict::Drop(String::new())),
+                "a reason of 0 bytes",
+            ),
+            (
+                decision(types::Verdict::DeadLetter("x".repeat(200))),
+                "a reason of 200 bytes",
+            ),
+        ] {
+            let problem = problem(&decision).unwrap_or_default();
+            assert!(problem.contains(part), "{problem:?} should say {part:?}");
+        }
+        let header = |name: &str| {
+            types::Edit::Set(types::Header {
+                name: name.to_owned(),
+                value: "x".to_owned(),
+            })
+        };
+        for name in ["", "a\r\nb", "a\0"] {
+            let forged = types::Decision {
+                edits: vec![header(name)],
+                ..decision(types::Verdict::Pass)
+            };
+            assert!(
+                problem(&forged).unwrap_or_default().contains("header name"),
+                "{name:?}"
+            );
+        }
+        let many = types::Decision {
+            edits: vec![header("a"); 2_000],
+            ..decision(types::Verdict::Pass)
+        };
+        assert!(problem(&many).unwrap_or_default().contains("2000 edits"));
+    }
+}

@@ -1,0 +1,34 @@
+//! Jackfield: FreeSWITCH events through WebAssembly filters into Redis Streams.
+//!
+//! The modules in the order of the data:
+//!
+//! - [`esl`]: the socket becomes frames. `Intake` keeps the connection up; it never waits.
+//! - [`event`]: a frame's bytes and an index of its headers.
+//! - [`filter`]: the chain of components that each event goes through, and the folder they come from.
+//! - [`route`]: an event and its fate become entries for streams.
+//! - [`pipeline`]: the one thread that takes every event in order through `event`, `filter` and `route`; the queues before
+//!   and after it.
+//! - [`writer`]: entries become one transaction after another on one Redis connection.
+//!
+//! Around them: [`admin`] (HTTP), [`simulator`] (a FreeSWITCH for the demo and the tests, which shares no code with `esl`),
+//! [`cli`]. Underneath: [`link`] (the state of a supervised connection), [`ledger`] (what became of every event),
+//! [`metrics`], [`config`], [`clock`]. [`app`] ties them together; start reading there.
+
+pub mod esl;
+pub mod event;
+pub mod filter;
+pub mod pipeline;
+pub mod route;
+pub mod writer;
+
+pub mod admin;
+pub mod cli;
+pub mod simulator;
+
+pub mod clock;
+pub mod config;
+pub mod ledger;
+pub mod link;
+pub mod metrics;
+
+pub mod app;

@@ -1,0 +1,408 @@
+//! From an event and its fate to the entries that go to Redis: the route table, the streams, the dead letters.
+//!
+//! Pure, but for a bounded memory of the streams that filters named. Knows nothing of connections.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock;
+use crate::config::{self, StreamFormat};
+use crate::esl::Subscription;
+use crate::event::{Event, Name};
+use crate::filter::{Decided, Fate};
+
+/// What a stream gets that no setting describes; the defaults of Telephony Event Sync's events stream.
+const UNLISTED: (u64, Duration) = (10_000, Duration::from_secs(600));
+/// Unlisted streams that are remembered for trimming.
+const MAX_UNLISTED: usize = 1_000;
+
+/// A Redis stream and its limits.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The key.
+    pub name: Box<str>,
+    /// `MAXLEN ~`; 0 for none.
+    pub max_len: u64,
+    /// Entries older than this are trimmed; `None` for never.
+    pub expire: Option<Duration>,
+    /// How events are written.
+    pub format: StreamFormat,
+}
+
+/// What will be written, and to which stream.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where to.
+    pub stream: Arc<Stream>,
+    /// The entry's fields and values.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// One event on its way to Redis.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Never empty.
+    pub entries: Vec<Entry>,
+    /// It goes to the dead letters, and nowhere else.
+    pub dead: bool,
+}
+
+/// What the routes made of an event.
+#[derive(Debug)]
+pub enum Routed {
+    /// It goes to Redis.
+    Deliver(Delivery),
+    /// A filter dropped it.
+    Dropped {
+        /// The filter's file.
+        by: Arc<str>,
+        /// Its words.
+        reason: String,
+    },
+    /// No route wants it.
+    Unrouted,
+}
+
+struct Rule {
+    stream: Arc<Stream>,
+    names: HashSet<Box<str>>,
+    subclasses: HashSet<Box<str>>,
+    when: Vec<(Name, String)>,
+}
+
+impl Rule {
+    fn matches(&self, event: &Event) -> bool {
+        let name = event.name();
+        let named = self.names.contains(name.as_ref())
+            || (name == "CUSTOM"
+                && event
+                    .subclass()
+                    .is_some_and(|subclass| self.subclasses.contains(subclass.as_ref())));
+        named
+            && self
+                .when
+                .iter()
+                .all(|(header, value)| event.get(header).is_some_and(|found| found == *value))
+    }
+}
+
+/// The route table; the first rule that matches decides.
+pub struct Routes {
+    rules: Vec<Rule>,
+    streams: HashMap<Box<str>, Arc<Stream>>,
+    unlisted: Mutex<HashMap<Box<str>, Arc<Stream>>>,
+    dead_letter: Arc<Stream>,
+}
+
+impl Routes {
+    /// The table of these settings.
+    pub fn new(
+        streams: &[config::Stream],
+        routes: &[config::Route],
+        dead_letter: &config::DeadLetter,
+    ) -> Routes {
+        let made: Vec<Arc<Stream>> = streams
+            .iter()
+            .map(|stream| {
+                Arc::new(Stream {
+                    name: stream.name.as_str().into(),
+                    max_len: stream.max_len,
+                    expire: stream.expire,
+                    format: stream.format,
+                })
+            })
+            .collect();
+        let rule = |route: &config::Route| {
+            let bare = route.events.iter().filter(|event| event.subclass.is_none());
+            Some(Rule {
+                stream: Arc::clone(made.get(route.stream)?),
+                names: bare.map(|event| event.name.as_str().into()).collect(),
+                subclasses: route
+                    .events
+                    .iter()
+                    .filter_map(|event| Some(event.subclass.as_deref()?.into()))
+                    .collect(),
+                when: route
+                    .when
+                    .iter()
+                    .map(|(header, value)| (Name::new(header), value.clone()))
+                    .collect(),
+            })
+        };
+        let dead_letter = Arc::new(Stream {
+            name: dead_letter.stream.as_str().into(),
+            max_len: dead_letter.max_len,
+            expire: None,
+            format: StreamFormat::Json,
+        });
+        Routes {
+            rules: routes.iter().filter_map(rule).collect(),
+            streams: made
+                .into_iter()
+                .map(|stream| (stream.name.clone(), stream))
+                .collect(),
+            unlisted: Mutex::default(),
+            dead_letter,
+        }
+    }
+
+    /// Adds what the routes want to receive.
+    pub fn subscribe(&self, subscription: &mut Subscription) {
+        for rule in &self.rules {
+            rule.names
+                .iter()
+                .for_each(|name| subscription.add(name, None));
+            rule.subclasses
+                .iter()
+                .for_each(|subclass| subscription.add("CUSTOM", Some(subclass)));
+        }
+    }
+
+    /// All streams with a limit on age, the unlisted ones included.
+    pub fn expiring(&self) -> Vec<(Arc<Stream>, Duration)> {
+        let unlisted: Vec<Arc<Stream>> = self.lock().values().cloned().collect();
+        let all = self.streams.values().cloned().chain(unlisted);
+        all.filter_map(|stream| Some((Arc::clone(&stream), stream.expire?)))
+            .collect()
+    }
+
+    /// What becomes of an event after the chain.
+    pub fn route(&self, decided: Decided) -> Routed {
+        let Decided { event, fate, .. } = decided;
+        let streams = match fate {
+            Fate::Drop { by, reason } => return Routed::Dropped { by, reason },
+            Fate::DeadLetter { by, reason } => {
+                let streams = self
+                    .matching(&event)
+                    .map(|stream| stream.name.to_string())
+                    .unwrap_or_default();
+                return Routed::Deliver(self.dead(json(&event), &streams, &by, &reason));
+            }
+            Fate::Route(names) => names.iter().map(|name| self.stream(name)).collect(),
+            Fate::Pass => match self.matching(&event) {
+                Some(stream) => vec![Arc::clone(stream)],
+                None => return Routed::Unrouted,
+            },
+        };
+        let entries = streams
+            .into_iter()
+            .map(|stream| entry(stream, &event))
+            .collect();
+        Routed::Deliver(Delivery {
+            entries,
+            dead: false,
+        })
+    }
+
+    /// A frame that is no event, kept as it came.
+    pub fn malformed(&self, frame: Bytes, reason: &str) -> Delivery {
+        let mut delivery = self.dead(Bytes::new(), "", "", reason);
+        if let Some(fields) = delivery.entries.first_mut().map(|entry| &mut entry.fields) {
+            fields.retain(|(field, _)| field != "event");
+            fields.push((Bytes::from_static(b"frame"), frame));
+        }
+        delivery
+    }
+
+    /// An entry that Redis refused, kept with the reason. What made it too large is cut off.
+    pub fn refused(&self, entry: &Entry, reason: &str, max_bytes: usize) -> Delivery {
+        let (_, payload) = entry.fields.first().cloned().unwrap_or_default();
+        let payload = payload.slice(..payload.len().min(max_bytes));
+        self.dead(payload, &entry.stream.name, "", reason)
+    }
+
+    /// Whether an entry is a dead letter already.
+    pub fn is_dead(&self, entry: &Entry) -> bool {
+        entry.stream.name == self.dead_letter.name
+    }
+
+    fn dead(&self, event: Bytes, streams: &str, filter: &str, reason: &str) -> Delivery {
+        let field = |name: &'static str, value: Bytes| (Bytes::from_static(name.as_bytes()), value);
+        let text = |value: &str| Bytes::copy_from_slice(value.as_bytes());
+        let fields = vec![
+            field("event", event),
+            field("streams", text(streams)),
+            field("filter", text(filter)),
+            field("reason", text(reason)),
+            field("time", text(&clock::rfc3339(clock::now_us()))),
+        ];
+        Delivery {
+            entries: vec![Entry {
+                stream: Arc::clone(&self.dead_letter),
+                fields,
+            }],
+            dead: true,
+        }
+    }
+
+    fn matching(&self, event: &Event) -> Option<&Arc<Stream>> {
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(event))
+            .map(|rule| &rule.stream)
+    }
+
+    fn stream(&self, name: &str) -> Arc<Stream> {
+        if let Some(stream) = self.streams.get(name) {
+            return Arc::clone(stream);
+        }
+        let mut unlisted = self.lock();
+        if let Some(stream) = unlisted.get(name) {
+            return Arc::clone(stream);
+        }
+        let (max_len, expire) = UNLISTED;
+        let format = StreamFormat::Json;
+        let stream = Arc::new(Stream {
+            name: name.into(),
+            max_len,
+            expire: Some(expire),
+            format,
+        });
+        if unlisted.len() < MAX_UNLISTED {
+            unlisted.insert(name.into(), Arc::clone(&stream));
+        }
+        stream
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Arc<Stream>>> {
+        self.unlisted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn entry(stream: Arc<Stream>, event: &Event) -> Entry {
+    let fields = match stream.format {
+        StreamFormat::Json => vec![(Bytes::from_static(b"event"), json(event))],
+        StreamFormat::Fields => event.fields(),
+    };
+    Entry { stream, fields }
+}
+
+fn json(event: &Event) -> Bytes {
+    let mut text = Vec::new();
+    event.write_json(&mut text);
+    Bytes::from(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{Routed, Routes};
+    use crate::config::{Sources, load};
+    use crate::event::{Event, Format};
+    use crate::filter::{Decided, Fate};
+
+    fn routes(env: &[(&str, &str)]) -> Routes {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        let config = load(Sources {
+            env,
+            ..Sources::default()
+        })
+        .unwrap();
+        Routes::new(&config.streams, &config.routes, &config.dead_letter)
+    }
+
+    fn check(routes: &Routes, event: &str, expected: Option<&str>) {
+        let parsed = Event::parse(Format::Json, Bytes::copy_from_slice(event.as_bytes())).unwrap();
+        let decided = Decided {
+            event: parsed,
+            fate: Fate::Pass,
+            derived: false,
+        };
+        let stream = match routes.route(decided) {
+            Routed::Deliver(delivery) => Some(delivery.entries[0].stream.name.to_string()),
+            _ => None,
+        };
+        assert_eq!(stream.as_deref(), expected, "{event}");
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_telephony_event_sync() {
+        let routes = routes(&[]);
+        let (events, jobs) = (
+            "freeswitch:telephony:events",
+            "freeswitch:telephony:background-jobs",
+        );
+        check(&routes, r#"{"Event-Name":"CHANNEL_ANSWER"}"#, Some(events));
+        check(
+            &routes,
+            r#"{"Event-Name":"CUSTOM","Event-Subclass":"sofia::register"}"#,
+            Some(events),
+        );
+        check(&routes, r#"{"Event-Name":"DTMF"}"#, Some(jobs));
+        check(
+            &routes,
+            r#"{"Event-Name":"BACKGROUND_JOB","Event-Calling-Function":"api_exec"}"#,
+            Some(jobs),
+        );
+        check(
+            &routes,
+            r#"{"Event-Name":"BACKGROUND_JOB","Event-Calling-Function":"bgapi_exec"}"#,
+            None,
+        );
+        check(&routes, r#"{"Event-Name":"HEARTBEAT"}"#, None);
+    }
+
+    #[test]
+    fn a_named_subclass_is_one_of_many() {
+        let routes = routes(&[("EVENTS_TO_PUSH", "CUSTOM a::b")]);
+        check(
+            &routes,
+            r#"{"Event-Name":"CUSTOM","Event-Subclass":"a::b"}"#,
+            Some("freeswitch:telephony:events"),
+        );
+        check(
+            &routes,
+            r#"{"Event-Name":"CUSTOM","Event-Subclass":"c::d"}"#,
+            None,
+        );
+        check(&routes, r#"{"Event-Name":"CUSTOM"}"#, None);
+    }
+
+    #[test]
+    fn a_dead_letter_says_what_where_who_and_why() {
+        let routes = routes(&[]);
+        let event = Event::parse(
+            Format::Json,
+            Bytes::from_static(br#"{"Event-Name":"DTMF"}"#),
+        )
+        .unwrap();
+        let fate = Fate::DeadLetter {
+            by: "10-validate".into(),
+            reason: "no digit".to_owned(),
+        };
+        let Routed::Deliver(delivery) = routes.route(Decided {
+            event,
+            fate,
+            derived: false,
+        }) else {
+            panic!()
+        };
+        assert!(delivery.dead);
+        let entry = &delivery.entries[0];
+        assert_eq!(&*entry.stream.name, "freeswitch:telephony:dead");
+        let field = |name: &str| {
+            entry
+                .fields
+                .iter()
+                .find(|(field, _)| field == name)
+                .map(|(_, value)| value.clone())
+        };
+        assert_eq!(field("event").unwrap(), r#"{"Event-Name":"DTMF"}"#);
+        assert_eq!(
+            field("streams").unwrap(),
+            "freeswitch:telephony:background-jobs"
+        );
+        assert_eq!(field("filter").unwrap(), "10-validate");
+        assert_eq!(field("reason").unwrap(), "no digit");
+        assert!(field("time").is_some());
+    }
+}

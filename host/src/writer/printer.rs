@@ -1,0 +1,76 @@
+//! Prints entries to standard output instead of writing them to Redis: one JSON object a line, for a look at what a chain does.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::clock;
+use crate::ledger::Ledger;
+use crate::link::Link;
+use crate::metrics::Metrics;
+use crate::pipeline::Outbox;
+use crate::route::Entry;
+
+/// The writer of `--stdout`.
+pub struct Printer {
+    /// Where decisions come from.
+    pub outbox: Arc<Outbox>,
+    /// The accounts.
+    pub ledger: Arc<Ledger>,
+    /// Latencies.
+    pub metrics: Arc<Metrics>,
+    /// The link that would be Redis'.
+    pub link: Arc<Link>,
+}
+
+impl Printer {
+    /// Runs until the outbox is closed and drained. An error means that nobody reads any more.
+    pub async fn run(self) -> std::io::Result<()> {
+        self.link.ready();
+        let mut out = tokio::io::stdout();
+        while let Some(decisions) = self.outbox.take(64).await {
+            let deliveries: Vec<_> = decisions
+                .iter()
+                .flat_map(|decision| &decision.events)
+                .collect();
+            let mut text = String::new();
+            for entry in deliveries.iter().flat_map(|delivery| &delivery.entries) {
+                text.push_str(&line(entry).to_string());
+                text.push('\n');
+            }
+            out.write_all(text.as_bytes()).await?;
+            out.flush().await?;
+            let dead = deliveries.iter().filter(|delivery| delivery.dead).count() as u64;
+            let delivered = deliveries.len() as u64 - dead;
+            let now_us = clock::now_us();
+            for decision in &decisions {
+                self.metrics
+                    .writer_latency
+                    .observe(now_us.saturating_sub(decision.decided_us));
+                self.metrics
+                    .total_latency
+                    .observe(now_us.saturating_sub(decision.received_us));
+            }
+            self.metrics.processed.inc_by(delivered);
+            self.ledger.written(delivered, dead);
+        }
+        self.link.stopped();
+        Ok(())
+    }
+}
+
+/// `{"stream": …, "event": {…}}`: each field that is JSON as JSON, the others as text.
+fn line(entry: &Entry) -> Value {
+    let mut line = Map::from_iter([("stream".to_owned(), json!(entry.stream.name))]);
+    for (field, value) in &entry.fields {
+        let text = || Value::from(String::from_utf8_lossy(value));
+        let value = if field == "event" {
+            serde_json::from_slice(value).unwrap_or_else(|_| text())
+        } else {
+            text()
+        };
+        line.insert(String::from_utf8_lossy(field).into_owned(), value);
+    }
+    Value::Object(line)
+}

@@ -1,0 +1,150 @@
+//! A filter that misbehaves as its settings say: what a host must survive, one attack at a time, and three that behave
+//! (`counter`, `version`, `tick`) for the tests of reload and state.
+//!
+//! ```toml
+//! attack = "loop"            # see `Attack`
+//! after = 100                # optional: only from this event on, counted from 1
+//! event = "CHANNEL_ANSWER"   # optional: only on this event
+//! tick_ms = 50               # for "tick"
+//! version = "v2"             # for "version"
+//! ```
+
+mod attacks;
+
+use std::time::Duration;
+
+use jackfield_sdk::{Derived, Event, Filter, Manifest, Verdict};
+use serde::Deserialize;
+
+/// The settings file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    attack: Attack,
+    #[serde(default)]
+    after: u64,
+    event: Option<String>,
+    #[serde(default)]
+    tick_ms: u64,
+    #[serde(default)]
+    version: String,
+}
+
+/// What to do. Without a note: in `handle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Attack {
+    Loop,
+    Trap,
+    Memory,
+    DeepRecursion,
+    BadStream,
+    RouteNothing,
+    BadHeader,
+    FloodDerived,
+    BigStrings,
+    /// In `configure`.
+    LoopInConfigure,
+    /// In `save`.
+    TrapInSave,
+    /// In `save`.
+    LoopInSave,
+    Sleep,
+    Exit,
+    FloodLog,
+    FloodStdout,
+    /// `configure` returns an error.
+    Refuse,
+    /// Looks for a way out, and writes what it found to `X-Escapes` and the log.
+    Env,
+    /// Behaves: writes the number of events so far to `X-Count`, and saves it.
+    Counter,
+    /// Behaves: writes the setting `version` to `X-Version`.
+    Version,
+    /// Behaves: emits `HOSTILE_TICK` every `tick_ms`.
+    Tick,
+}
+
+/// The filter.
+pub struct Hostile {
+    settings: Settings,
+    seen: u64,
+}
+
+impl Filter for Hostile {
+    type Settings = Settings;
+
+    fn new(settings: Settings, saved: Option<Vec<u8>>) -> Result<Self, String> {
+        match settings.attack {
+            Attack::Refuse => return Err("refused: `attack` is \"refuse\"".into()),
+            Attack::LoopInConfigure => attacks::spin(),
+            _ => {}
+        }
+        let seen = match saved {
+            Some(saved) => String::from_utf8_lossy(&saved)
+                .parse()
+                .map_err(|error| format!("the saved state is no count: {error}"))?,
+            None => 0,
+        };
+        Ok(Self { settings, seen })
+    }
+
+    fn manifest(&self) -> Manifest {
+        let tick = Duration::from_millis(self.settings.tick_ms);
+        Manifest::new().headers(["Event-Name"]).tick(tick)
+    }
+
+    fn handle(&mut self, event: &mut Event) -> Verdict {
+        self.seen += 1;
+        let this_event = self
+            .settings
+            .event
+            .as_deref()
+            .is_none_or(|name| event.declared(0) == Some(name));
+        if !this_event || self.seen < self.settings.after {
+            return Verdict::Pass;
+        }
+        match self.settings.attack {
+            Attack::Loop => attacks::spin(),
+            Attack::Trap => attacks::trap(),
+            Attack::Memory => attacks::exhaust_memory(),
+            Attack::DeepRecursion => attacks::exhaust_stack(),
+            Attack::BadStream => return Verdict::route(["not:an:allowed:stream", ""]),
+            Attack::RouteNothing => return Verdict::Route(Vec::new()),
+            Attack::BadHeader => attacks::set_bad_headers(event),
+            Attack::FloodDerived => attacks::flood_derived(event),
+            Attack::BigStrings => attacks::set_big_strings(event),
+            Attack::Sleep => attacks::sleep(),
+            Attack::Exit => std::process::exit(0),
+            Attack::FloodLog => attacks::flood_log(),
+            Attack::FloodStdout => attacks::flood_stdout(),
+            Attack::Env => attacks::look_for_a_way_out(event),
+            Attack::Counter => event.set("X-Count", self.seen.to_string()),
+            Attack::Version => event.set("X-Version", self.settings.version.as_str()),
+            Attack::LoopInConfigure
+            | Attack::TrapInSave
+            | Attack::LoopInSave
+            | Attack::Refuse
+            | Attack::Tick => {}
+        }
+        Verdict::Pass
+    }
+
+    fn tick(&mut self, now: u64) -> Vec<Derived> {
+        match self.settings.attack {
+            Attack::Tick => vec![Derived::new("HOSTILE_TICK").header("X-Now", now.to_string())],
+            _ => Vec::new(),
+        }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        match self.settings.attack {
+            Attack::TrapInSave => attacks::trap(),
+            Attack::LoopInSave => attacks::spin(),
+            Attack::Counter => self.seen.to_string().into_bytes(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+jackfield_sdk::export!(Hostile);
