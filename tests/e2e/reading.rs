@@ -10,29 +10,29 @@ use flate2::read::GzDecoder;
 use serde_json::{Map, Value};
 
 /// The bytes that a server sent on one connection.
-pub struct Capture {
-    pub name: String,
-    pub bytes: Vec<u8>,
+pub(crate) struct Capture {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// One frame: its header lines and its body.
-pub struct Frame {
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Frame {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().rev().find(|(other, _)| other == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    pub fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         self.header("Content-Type").unwrap_or_default()
     }
 
     /// The event in the frame, if it is one in JSON or plain.
-    pub fn event(&self) -> Option<Map<String, Value>> {
+    pub(crate) fn event(&self) -> Option<Map<String, Value>> {
         match self.content_type() {
             "text/event-json" => Some(json_event(&self.body)),
             "text/event-plain" => Some(plain_event(&self.body)),
@@ -42,7 +42,7 @@ impl Frame {
 }
 
 /// Splits a stream into whole frames; the second value is what is left of a cut one.
-pub fn frames(bytes: &[u8]) -> (Vec<Frame>, &[u8]) {
+pub(crate) fn frames(bytes: &[u8]) -> (Vec<Frame>, &[u8]) {
     let mut frames = Vec::new();
     let mut rest = bytes;
     while let Some(end) = find(rest, b"\n\n") {
@@ -65,19 +65,19 @@ pub fn frames(bytes: &[u8]) -> (Vec<Frame>, &[u8]) {
 }
 
 /// Every event of a stream.
-pub fn events(bytes: &[u8]) -> Vec<Map<String, Value>> {
+pub(crate) fn events(bytes: &[u8]) -> Vec<Map<String, Value>> {
     let (frames, _) = frames(bytes);
     frames.iter().filter_map(Frame::event).collect()
 }
 
 /// A JSON event. Invalid UTF-8 is repaired first, as it is sent inside of strings.
-pub fn json_event(body: &[u8]) -> Map<String, Value> {
+pub(crate) fn json_event(body: &[u8]) -> Map<String, Value> {
     let text = String::from_utf8_lossy(body);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
 /// A plain event. A line without a separator belongs to a name with a newline in it, which cannot be repaired: it is skipped.
-pub fn plain_event(body: &[u8]) -> Map<String, Value> {
+pub(crate) fn plain_event(body: &[u8]) -> Map<String, Value> {
     let end = find(body, b"\n\n").map_or(body.len().saturating_sub(1), |end| end);
     let mut event = Map::new();
     for line in body[..end].split(|byte| *byte == b'\n') {
@@ -102,7 +102,7 @@ pub fn plain_event(body: &[u8]) -> Map<String, Value> {
 }
 
 /// Decodes every `%XX`; a plus is a plus.
-pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
+pub(crate) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut decoded = Vec::new();
     let mut place = 0;
@@ -120,14 +120,14 @@ pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
 }
 
 /// What a real FreeSWITCH sent, where the shared captures are at hand, and always the corpus of the repository.
-pub fn captures() -> Vec<Capture> {
+pub(crate) fn captures() -> Vec<Capture> {
     let mut captures = real_captures();
     captures.extend(load(&corpus_folder()));
     captures
 }
 
 /// What a real FreeSWITCH sent; nothing where the shared captures are not at hand.
-pub fn real_captures() -> Vec<Capture> {
+pub(crate) fn real_captures() -> Vec<Capture> {
     load(&shared_folder())
 }
 
@@ -136,7 +136,7 @@ fn shared_folder() -> PathBuf {
 }
 
 /// What the client of a real capture sent, all in one. Empty where the captures are not at hand.
-pub fn sent_by_client(capture: &str) -> Vec<u8> {
+pub(crate) fn sent_by_client(capture: &str) -> Vec<u8> {
     let path = shared_folder().join(format!("{capture}.tx.jsonl"));
     let lines = std::fs::read_to_string(path).unwrap_or_default();
     let mut sent = Vec::new();
@@ -153,7 +153,7 @@ pub fn sent_by_client(capture: &str) -> Vec<u8> {
 }
 
 /// Where the corpus of the repository is.
-pub fn corpus_folder() -> PathBuf {
+pub(crate) fn corpus_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 

@@ -237,3 +237,70 @@ impl Unit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Value;
+    use super::{Call, Format, Now, Random, Script, Stamp, encode};
+
+    /// Plays every happening of the script to its end and hands each event to a check.
+    fn play_all(mut check: impl FnMut(&super::Scripted<'_>)) {
+        let script = Script::shared().unwrap();
+        let stamp = Stamp::now();
+        let (mut random, mut session, mut late) = (Random::new(1), 0, 0);
+        let mut unseen: Vec<usize> = (0..script.happenings.len()).collect();
+        while !unseen.is_empty() {
+            let mut call = Call::begin(&script, &mut random, &stamp, &mut session, || {
+                late += 1;
+                late
+            })
+            .unwrap();
+            unseen.retain(|happening| *happening != call.happening);
+            while !call.is_over() {
+                let now = Now {
+                    core_uuid: "core",
+                    switchname: "sim 1",
+                    stamp: &stamp,
+                    sequence: 7,
+                };
+                check(&call.advance(now).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn prepared_events_are_written_like_composed_ones() {
+        play_all(|event| {
+            let headers = event.template.headers.iter();
+            let header = |header: &super::super::template::Header| {
+                (header.name.clone(), Value::Text(event.text(&header.value)))
+            };
+            let headers: Vec<_> = headers.map(header).collect();
+            let body = event.text(&event.template.body);
+            for format in [Format::Plain, Format::Json] {
+                let mut prepared = Vec::new();
+                event.render(format, &mut prepared);
+                let composed = encode::event(format, &headers, &body);
+                assert_eq!(
+                    String::from_utf8_lossy(&prepared),
+                    String::from_utf8_lossy(&composed)
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn every_moment_is_known_when_it_is_shown() {
+        play_all(|event| {
+            for header in &event.template.headers {
+                let value = event.text(&header.value);
+                let value = String::from_utf8_lossy(&value);
+                assert!(
+                    !value.contains("1970-01-01") && !value.contains('«'),
+                    "{}: {value}",
+                    String::from_utf8_lossy(&header.name)
+                );
+            }
+        });
+    }
+}
