@@ -17,6 +17,7 @@ test: toolchain redis
 
 ## The benchmarks of the event path.
 bench: toolchain filters
+	$(CARGO) build --profile filter --target wasm32-wasip2 -p yardstick
 	$(CARGO) bench -p jackfield
 
 ## The filters that ship, as components.

@@ -8,6 +8,9 @@ use crate::bindings::jackfield::filter::types::{Decision, Edit};
 use crate::host::current_event;
 use crate::{Derived, Header, Verdict};
 
+/// No pattern takes it away: routes and filters need it.
+const EVENT_NAME: &str = "Event-Name";
+
 /// The event that is being handled.
 ///
 /// Every reader sees the edits made earlier in the same call. The edits reach the event when the call has
@@ -80,7 +83,7 @@ impl Event {
         let set = self.edits.iter().enumerate().filter_map(|(index, edit)| {
             let Edit::Set(header) = edit else { return None };
             let later = self.edits.get(index + 1..).unwrap_or_default();
-            let stands = !later.iter().any(|edit| target(edit) == Some(&header.name));
+            let stands = !later.iter().any(|edit| says(edit, &header.name).is_some());
             stands.then_some((header.name.as_str(), header.value.as_str()))
         });
         untouched.chain(set)
@@ -91,7 +94,7 @@ impl Event {
     pub fn body(&self) -> Option<&str> {
         let edited = self.edits.iter().rev().find_map(|edit| match edit {
             Edit::Body(body) => Some(body.as_str()),
-            Edit::Set(_) | Edit::Remove(_) => None,
+            Edit::Set(_) | Edit::Remove(_) | Edit::Keep(_) => None,
         });
         edited.or_else(|| self.body.get_or_init(current_event::body).as_deref())
     }
@@ -104,9 +107,17 @@ impl Event {
         }));
     }
 
-    /// Remove every occurrence of a header, if there is one.
+    /// Remove every occurrence of a header, if there is one. A name that ends in `*` removes all headers that begin so, but never
+    /// `Event-Name`.
     pub fn remove(&mut self, name: impl Into<String>) {
         self.edits.push(Edit::Remove(name.into()));
+    }
+
+    /// Remove every header but these and `Event-Name`; a name that ends in `*` keeps all that begin so. The headers that go
+    /// need not be read, so this is as cheap for a hundred as for one.
+    pub fn keep(&mut self, names: impl IntoIterator<Item: Into<String>>) {
+        self.edits
+            .push(Edit::Keep(names.into_iter().map(Into::into).collect()));
     }
 
     /// Replace the body.
@@ -129,24 +140,34 @@ impl Event {
 
     /// What this call's edits say of a header: nothing, gone (`Some(None)`), or its new value.
     fn edited(&self, name: &str) -> Option<Option<&str>> {
-        let last = self
-            .edits
-            .iter()
-            .rev()
-            .find(|edit| target(edit) == Some(name))?;
-        match last {
-            Edit::Set(header) => Some(Some(&header.value)),
-            Edit::Remove(_) | Edit::Body(_) => Some(None),
-        }
+        self.edits.iter().rev().find_map(|edit| says(edit, name))
     }
 }
 
-/// The header that an edit changes.
-fn target(edit: &Edit) -> Option<&str> {
+/// What an edit says of a header: nothing, gone (`Some(None)`), or its new value.
+fn says<'a>(edit: &'a Edit, name: &str) -> Option<Option<&'a str>> {
     match edit {
-        Edit::Set(header) => Some(&header.name),
-        Edit::Remove(name) => Some(name),
+        Edit::Set(header) => (header.name == name).then_some(Some(header.value.as_str())),
+        Edit::Remove(pattern) => removes(pattern, name).then_some(None),
+        Edit::Keep(patterns) => (!keeps(patterns, name)).then_some(None),
         Edit::Body(_) => None,
+    }
+}
+
+/// Whether `remove` of this name takes that header away.
+pub(crate) fn removes(pattern: &str, name: &str) -> bool {
+    pattern == name || (covers(pattern, name) && name != EVENT_NAME)
+}
+
+/// Whether `keep` of these names leaves that header.
+pub(crate) fn keeps(patterns: &[String], name: &str) -> bool {
+    name == EVENT_NAME || patterns.iter().any(|pattern| covers(pattern, name))
+}
+
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
     }
 }
 

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::bindings::jackfield::filter::types::Edit;
+use crate::event::{keeps, removes};
 use crate::running::read;
 use crate::stand_in::{self, Host};
 use crate::{Derived, Event, Filter, Header, Level, Manifest, Verdict};
@@ -215,7 +216,8 @@ fn apply(edit: &Edit, headers: &mut Vec<Header>, body: &mut Option<String>) {
             headers.retain(|header| header.name != new.name);
             headers.insert(place, new.clone());
         }
-        Edit::Remove(name) => headers.retain(|header| header.name != *name),
+        Edit::Remove(pattern) => headers.retain(|header| !removes(pattern, &header.name)),
+        Edit::Keep(patterns) => headers.retain(|header| keeps(patterns, &header.name)),
         Edit::Body(new) => *body = Some(new.clone()),
     }
 }

@@ -202,3 +202,44 @@ fn an_error_in_the_settings_names_the_setting() {
 fn the_hosts_own_table_is_not_the_filters() {
     filter::<Weigher>("rule = []\n[jackfield]\ndeadline = '5ms'").unwrap();
 }
+
+/// Keeps what its test needs, in an order that shows whether later edits see earlier ones.
+struct Keeper;
+
+impl Filter for Keeper {
+    type Settings = NoSettings;
+
+    fn new(_: NoSettings, _: Option<Vec<u8>>) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::new().headers(["Caller-ANI", "X-Gone"])
+    }
+
+    fn handle(&mut self, event: &mut Event) -> Verdict {
+        event.keep(["Caller-*", "X-Kept"]);
+        assert_eq!(event.get("X-Gone"), None, "gone for the filter itself");
+        assert_eq!(event.get("Caller-ANI"), Some("1"));
+        event.remove("Caller-R*");
+        event.remove("*-Name");
+        event.set("X-New", "new");
+        let names: Vec<&str> = event.headers().map(|(name, _)| name).collect();
+        assert_eq!(names, ["Event-Name", "Caller-ANI", "X-Kept", "X-New"]);
+        Verdict::Pass
+    }
+}
+
+#[test]
+fn patterns_keep_and_remove_for_the_filter_and_for_the_event() {
+    let after = event("DTMF")
+        .header("Caller-ANI", "1")
+        .header("Caller-RDNIS", "2")
+        .header("X-Gone", "3")
+        .header("X-Kept", "4")
+        .body("stays")
+        .run(&mut Keeper);
+    let names: Vec<&str> = after.headers().map(|(name, _)| name).collect();
+    assert_eq!(names, ["Event-Name", "Caller-ANI", "X-Kept", "X-New"]);
+    assert_eq!(after.body(), Some("stays"));
+}

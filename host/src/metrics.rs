@@ -29,6 +29,9 @@ const CALL_BUCKETS: [f64; 10] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3,
 /// Percentiles are of this window and the one before it.
 const WINDOW: Duration = Duration::from_secs(5);
 
+/// The verdicts that are counted for each filter.
+pub const VERDICTS: [&str; 4] = ["pass", "route", "drop", "dead_letter"];
+
 /// All metrics of a host.
 #[derive(Debug)]
 pub struct Metrics {
@@ -191,6 +194,13 @@ impl Metrics {
         FilterMetrics {
             calls: self.filters.calls.get_or_create_owned(&label),
             duration: self.filters.duration.get_or_create_owned(&label),
+            verdicts: VERDICTS.map(|verdict| {
+                let label = VerdictLabel {
+                    filter: filter.clone(),
+                    verdict,
+                };
+                (verdict, self.filters.verdicts.get_or_create_owned(&label))
+            }),
             families: self.filters.clone(),
             errors: self.errors.clone(),
             filter,
@@ -274,6 +284,7 @@ pub struct FilterMetrics {
     filter: String,
     calls: Counter,
     duration: Histogram,
+    verdicts: [(&'static str, Counter); VERDICTS.len()],
     errors: Counter,
     families: Families,
     shown: Mutex<Option<VersionLabel>>,
@@ -286,15 +297,11 @@ impl FilterMetrics {
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// What became of the event.
+    /// What became of the event: one of [`VERDICTS`].
     pub fn verdict(&self, verdict: &'static str) {
-        self.families
-            .verdicts
-            .get_or_create(&VerdictLabel {
-                filter: self.filter.clone(),
-                verdict,
-            })
-            .inc();
+        if let Some((_, counter)) = self.verdicts.iter().find(|(known, _)| *known == verdict) {
+            counter.inc();
+        }
     }
 
     /// A call failed.

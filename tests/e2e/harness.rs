@@ -131,6 +131,11 @@ impl Redis {
         self.server.as_ref().unwrap().id()
     }
 
+    /// Such as `STOP`, which makes it hang, and `CONT`.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
     fn client(&self) -> redis::Client {
         redis::Client::open(format!("redis://127.0.0.1:{}/2", self.port)).unwrap()
     }
@@ -166,6 +171,11 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(sent.success(), "kill -{name} {pid}");
 }
 
 /// The value of a field of an entry.
@@ -383,8 +393,7 @@ impl Host {
     }
 
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
-        assert!(sent.success(), "kill -{name}");
+        signal(self.pid(), name);
     }
 
     /// SIGTERM, and its end.

@@ -1,5 +1,14 @@
 //! The promises of Jackfield, one module each, over a real redis-server, the real binary and a simulated FreeSWITCH.
 
+mod captures;
+mod captures_simulator;
 mod delivery;
+mod filters;
 mod harness;
+mod hostile;
+mod links;
+mod numbered;
+mod proxy;
 mod reading;
+mod redis_outage;
+mod scene;

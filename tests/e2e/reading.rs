@@ -157,6 +157,20 @@ pub(crate) fn corpus_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
 }
 
+/// The text of a gzip file; it must be there.
+pub(crate) fn unpacked(path: &Path) -> String {
+    let packed = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    String::from_utf8(unpack(&packed)).expect("text")
+}
+
+fn unpack(packed: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed)
+        .read_to_end(&mut bytes)
+        .expect("a whole gzip file");
+    bytes
+}
+
 fn load(folder: &Path) -> Vec<Capture> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
@@ -171,11 +185,7 @@ fn load(folder: &Path) -> Vec<Capture> {
             .into_owned();
         let read = |path| std::fs::read(path).expect("a readable capture");
         if let Some(name) = file.strip_suffix(".bin.gz") {
-            let mut bytes = Vec::new();
-            let packed = read(&path);
-            GzDecoder::new(packed.as_slice())
-                .read_to_end(&mut bytes)
-                .expect("a whole gzip file");
+            let bytes = unpack(&read(&path));
             captures.push(Capture {
                 name: name.to_owned(),
                 bytes,

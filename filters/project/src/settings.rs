@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{EVENT_NAME, Project};
+use crate::{Kept, Project};
 
 /// The settings file.
 #[derive(Debug, Default, Deserialize)]
@@ -16,25 +16,8 @@ pub struct Settings {
     events: Vec<String>,
 }
 
-/// Which headers stay. A name may end in `*`: all that begin so.
-pub(crate) enum Kept {
-    Only(Vec<String>),
-    AllBut(Vec<String>),
-}
-
-impl Kept {
-    pub(crate) fn keeps(&self, name: &str) -> bool {
-        let names = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => pattern == name,
-        };
-        match self {
-            _ if name == EVENT_NAME => true,
-            Self::Only(patterns) => patterns.iter().any(names),
-            Self::AllBut(patterns) => !patterns.iter().any(names),
-        }
-    }
-}
+/// It always stays, under its own name: routes and filters need it.
+const EVENT_NAME: &str = "Event-Name";
 
 impl Settings {
     /// The filter, or what is wrong with the settings.
@@ -65,9 +48,6 @@ impl Settings {
         }
         check_renames(&rename, &keep, &drop)?;
 
-        let wild = drop.iter().any(|name| name.ends_with('*'));
-        let whole_names = keep.is_empty() && !wild;
-        let affected = whole_names.then(|| drop.iter().chain(rename.keys()).cloned().collect());
         let kept = if keep.is_empty() {
             Kept::AllBut(drop)
         } else {
@@ -77,7 +57,6 @@ impl Settings {
             events,
             kept,
             rename: rename.into_iter().collect(),
-            affected,
         })
     }
 }

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 use super::{FAILED, Settings, print_error, runtime};
 use crate::app::{App, AppError, Output};
@@ -63,7 +67,7 @@ impl Run {
     }
 }
 
-/// Structured logs on standard error.
+/// Structured logs on standard error. Libraries are heard from warnings on: a compiler's own debug lines would bury ours.
 pub(super) fn start_log(log: Log) {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
@@ -72,17 +76,15 @@ pub(super) fn start_log(log: Log) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .init(),
-    }
+    let levels = Targets::new()
+        .with_target("jackfield", level)
+        .with_default(level.min(LevelFilter::WARN));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    registry().with(lines.with_filter(levels)).init();
 }
 
 /// SIGTERM and SIGINT.

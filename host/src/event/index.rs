@@ -273,6 +273,20 @@ impl Event {
         }
     }
 
+    /// Removes every header that `keep` does not want by its name. The body stays.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        for at in 0..self.headers.len() {
+            let gone = self.headers.get(at).is_some_and(|header| {
+                let name = self.name_of(header);
+                header.live && name != BODY && !keep(&name)
+            });
+            if gone && let Some(header) = self.headers.get_mut(at) {
+                header.live = false;
+                self.rewrite = true;
+            }
+        }
+    }
+
     /// Replaces the body, and the `Content-Length` that speaks of it.
     pub fn set_body(&mut self, body: &str) {
         self.set("Content-Length", &body.len().to_string());

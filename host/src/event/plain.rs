@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 
 use super::Malformed;
 use super::index::{Encoding, Header, Span, hash};
@@ -65,9 +65,7 @@ pub(super) fn index(
         let rest = bytes.get(at..head.end).unwrap_or_default();
         let end = at + memchr(b'\n', rest).unwrap_or(rest.len());
         let line = bytes.get(at..end).unwrap_or_default();
-        if let Some(colon) =
-            memmem::find(line, b": ").or_else(|| line.strip_suffix(b":").map(<[u8]>::len))
-        {
+        if let Some(colon) = colon(line) {
             let name = line.get(..colon).unwrap_or_default();
             let value = (at + colon + 2).min(end)..end;
             let encoded = memchr(b'%', bytes.get(value.clone()).unwrap_or_default()).is_some();
@@ -97,4 +95,9 @@ pub(super) fn index(
 
 fn span(start: usize, end: usize) -> Span {
     u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
+}
+
+/// Where the name ends: at the first colon that a space or the end of the line follows.
+fn colon(line: &[u8]) -> Option<usize> {
+    memchr_iter(b':', line).find(|at| matches!(line.get(at + 1), Some(b' ') | None))
 }

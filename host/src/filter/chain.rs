@@ -389,8 +389,27 @@ fn apply(event: &mut Event, edits: Vec<types::Edit>) {
     for edit in edits {
         match edit {
             types::Edit::Set(header) => event.set(&header.name, &header.value),
-            types::Edit::Remove(name) => event.remove(&name),
+            types::Edit::Remove(pattern) => match pattern.strip_suffix('*') {
+                None => event.remove(&pattern),
+                Some(_) => event.retain(|name| name == EVENT_NAME || !covers(&pattern, name)),
+            },
+            types::Edit::Keep(patterns) => {
+                event.retain(|name| {
+                    name == EVENT_NAME || patterns.iter().any(|pattern| covers(pattern, name))
+                });
+            }
             types::Edit::Body(body) => event.set_body(&body),
         }
+    }
+}
+
+/// No pattern takes it away: routes and filters need it.
+const EVENT_NAME: &str = "Event-Name";
+
+/// Whether a name, or a beginning that ends in `*`, means this header.
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
     }
 }

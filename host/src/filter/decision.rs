@@ -65,8 +65,15 @@ pub(super) fn check(decision: &types::Decision, allowed: &AllowedStreams) -> Res
         ));
     }
     for edit in &decision.edits {
-        if let types::Edit::Set(header) = edit {
-            check_name("header", &header.name)?;
+        match edit {
+            types::Edit::Set(header) => check_name("header", &header.name)?,
+            types::Edit::Keep(names) if names.len() > MAX_EDITS => {
+                return bad(format!(
+                    "keep of {} names; at most {MAX_EDITS} are allowed",
+                    names.len()
+                ));
+            }
+            types::Edit::Keep(_) | types::Edit::Remove(_) | types::Edit::Body(_) => {}
         }
     }
     check_derived(&decision.emit, allowed)

@@ -147,15 +147,15 @@ impl current_event::Host for Guest {
 
 impl host::Host for Guest {
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
-        let Some(message) = self.output.allow(&message) else {
+        let Some(text) = self.output.allow(&message) else {
             return Ok(());
         };
         let filter = &*self.output.filter;
         match level {
-            Level::Debug => tracing::debug!(filter, message, "filter log"),
-            Level::Info => tracing::info!(filter, message, "filter log"),
-            Level::Warn => tracing::warn!(filter, message, "filter log"),
-            Level::Error => tracing::error!(filter, message, "filter log"),
+            Level::Debug => tracing::debug!(filter, text, "filter log"),
+            Level::Info => tracing::info!(filter, text, "filter log"),
+            Level::Warn => tracing::warn!(filter, text, "filter log"),
+            Level::Error => tracing::error!(filter, text, "filter log"),
         }
         Ok(())
     }
@@ -258,8 +258,8 @@ impl Output {
             if part.ends_with(b"\n") {
                 let printed = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
-                if let Some(message) = self.allow(&printed) {
-                    tracing::info!(filter = &*self.filter, message, "filter output");
+                if let Some(text) = self.allow(&printed) {
+                    tracing::info!(filter = &*self.filter, text, "filter output");
                 }
             }
         }

@@ -60,6 +60,13 @@ pub(crate) fn flood_derived(event: &mut Event) {
     }
 }
 
+/// The limit on what one input becomes: no call is over its own limit, but each derived event brings as many again.
+pub(crate) fn multiply(event: &mut Event) {
+    for number in 0..256 {
+        event.emit(Derived::new("HOSTILE_MANY").header("X-Number", number.to_string()));
+    }
+}
+
 /// The limit on output and on host memory caused by a call.
 pub(crate) fn set_big_strings(event: &mut Event) {
     event.set("X-Big", "x".repeat(MIB));
@@ -86,6 +93,64 @@ pub(crate) fn flood_stdout() {
     for number in 0..FLOOD {
         println!("{number} {line}");
     }
+}
+
+/// The limit on what the host holds for an instance: handles that are never given back.
+pub(crate) fn hoard_resources() {
+    for _ in 0..100_000 {
+        std::mem::forget(wasi::wasi::clocks::monotonic_clock::subscribe_duration(0));
+    }
+}
+
+/// The limit on one call of the host, which no deadline interrupts.
+pub(crate) fn ask_for_huge_random() {
+    black_box(wasi::wasi::random::random::get_random_bytes(48 << 20));
+}
+
+/// WASI where the standard library does not lead to it.
+mod wasi {
+    #![allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        unsafe_code,
+        unreachable_pub,
+        missing_docs,
+        reason = "generated"
+    )]
+    wit_bindgen::generate!({
+        inline: r"
+            package hostile:attacks;
+            world attacks {
+                import wasi:clocks/monotonic-clock@0.2.0;
+                import wasi:random/random@0.2.0;
+            }
+            package wasi:io@0.2.0 {
+                interface poll {
+                    resource pollable { ready: func() -> bool; block: func(); }
+                    poll: func(in: list<borrow<pollable>>) -> list<u32>;
+                }
+            }
+            package wasi:clocks@0.2.0 {
+                interface monotonic-clock {
+                    use wasi:io/poll@0.2.0.{pollable};
+                    type instant = u64;
+                    type duration = u64;
+                    now: func() -> instant;
+                    resolution: func() -> duration;
+                    subscribe-instant: func(when: instant) -> pollable;
+                    subscribe-duration: func(when: duration) -> pollable;
+                }
+            }
+            package wasi:random@0.2.0 {
+                interface random {
+                    get-random-bytes: func(len: u64) -> list<u8>;
+                    get-random-u64: func() -> u64;
+                }
+            }
+        ",
+        generate_all,
+    });
 }
 
 /// The lock on WASI: environment, arguments, files, sockets. `X-Escapes` names what was reached, or says `none`.

@@ -1,5 +1,5 @@
-//! A filter that misbehaves as its settings say: what a host must survive, one attack at a time, and three that behave
-//! (`counter`, `version`, `tick`) for the tests of reload and state.
+//! A filter that misbehaves as its settings say: what a host must survive, one attack at a time, and some that behave, for
+//! the tests of reload, state and verdicts.
 //!
 //! ```toml
 //! attack = "loop"            # see `Attack`
@@ -7,6 +7,7 @@
 //! event = "CHANNEL_ANSWER"   # optional: only on this event
 //! tick_ms = 50               # for "tick"
 //! version = "v2"             # for "version"
+//! wants = ["CODEC"]          # optional: the manifest's events; else every event
 //! ```
 
 mod attacks;
@@ -28,6 +29,8 @@ pub struct Settings {
     tick_ms: u64,
     #[serde(default)]
     version: String,
+    #[serde(default)]
+    wants: Vec<String>,
 }
 
 /// What to do. Without a note: in `handle`.
@@ -53,6 +56,16 @@ enum Attack {
     Exit,
     FloodLog,
     FloodStdout,
+    /// Emits as many events as one call may, for each event and each derived one.
+    Multiply,
+    /// Keeps what the host gives out for ever.
+    HoardResources,
+    /// Asks for a great many random bytes at once.
+    HugeRandom,
+    /// In `tick`.
+    TrapInTick,
+    /// In `tick`.
+    LoopInTick,
     /// `configure` returns an error.
     Refuse,
     /// Looks for a way out, and writes what it found to `X-Escapes` and the log.
@@ -63,6 +76,12 @@ enum Attack {
     Version,
     /// Behaves: emits `HOSTILE_TICK` every `tick_ms`.
     Tick,
+    /// Behaves: emits `HOSTILE_DERIVED` with the number of the event.
+    Derive,
+    /// Behaves: gives the event the verdict dead-letter.
+    DeadLetter,
+    /// Behaves: writes a line of each level to the log, and counts.
+    LogAndCount,
 }
 
 /// The filter.
@@ -91,7 +110,10 @@ impl Filter for Hostile {
 
     fn manifest(&self) -> Manifest {
         let tick = Duration::from_millis(self.settings.tick_ms);
-        Manifest::new().headers(["Event-Name"]).tick(tick)
+        Manifest::new()
+            .events(&self.settings.wants)
+            .headers(["Event-Name"])
+            .tick(tick)
     }
 
     fn handle(&mut self, event: &mut Event) -> Verdict {
@@ -118,12 +140,22 @@ impl Filter for Hostile {
             Attack::Exit => std::process::exit(0),
             Attack::FloodLog => attacks::flood_log(),
             Attack::FloodStdout => attacks::flood_stdout(),
+            Attack::Multiply => attacks::multiply(event),
+            Attack::HoardResources => attacks::hoard_resources(),
+            Attack::HugeRandom => attacks::ask_for_huge_random(),
             Attack::Env => attacks::look_for_a_way_out(event),
             Attack::Counter => event.set("X-Count", self.seen.to_string()),
             Attack::Version => event.set("X-Version", self.settings.version.as_str()),
+            Attack::Derive => {
+                event.emit(Derived::new("HOSTILE_DERIVED").header("X-Of", self.seen.to_string()));
+            }
+            Attack::DeadLetter => return Verdict::dead_letter("told to"),
+            Attack::LogAndCount => self.log_and_count(),
             Attack::LoopInConfigure
             | Attack::TrapInSave
             | Attack::LoopInSave
+            | Attack::TrapInTick
+            | Attack::LoopInTick
             | Attack::Refuse
             | Attack::Tick => {}
         }
@@ -133,6 +165,8 @@ impl Filter for Hostile {
     fn tick(&mut self, now: u64) -> Vec<Derived> {
         match self.settings.attack {
             Attack::Tick => vec![Derived::new("HOSTILE_TICK").header("X-Now", now.to_string())],
+            Attack::TrapInTick => attacks::trap(),
+            Attack::LoopInTick => attacks::spin(),
             _ => Vec::new(),
         }
     }
@@ -144,6 +178,17 @@ impl Filter for Hostile {
             Attack::Counter => self.seen.to_string().into_bytes(),
             _ => Vec::new(),
         }
+    }
+}
+
+impl Hostile {
+    fn log_and_count(&self) {
+        jackfield_sdk::debug!("debug {}", self.seen);
+        jackfield_sdk::info!("info {}", self.seen);
+        jackfield_sdk::warn!("warn {}", self.seen);
+        jackfield_sdk::error!("error {}", self.seen);
+        jackfield_sdk::count("seen", 1);
+        jackfield_sdk::count("tens", 10);
     }
 }
 
