@@ -209,8 +209,17 @@ impl Routes {
 
     /// An entry that Redis refused, kept with the reason. What made it too large is cut off.
     pub fn refused(&self, entry: &Entry, reason: &str, max_bytes: usize) -> Delivery {
-        let (_, payload) = entry.fields.first().cloned().unwrap_or_default();
-        let payload = payload.slice(..payload.len().min(max_bytes));
+        let payload = match entry.stream.format {
+            StreamFormat::Json => entry.fields.first().cloned().unwrap_or_default().1,
+            StreamFormat::Fields => object(&entry.fields),
+        };
+        let within_character = |end: &usize| {
+            let byte = payload.get(*end);
+            byte.is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000)
+        };
+        let longest = payload.len().min(max_bytes);
+        let end = (0..=longest).rev().find(|end| !within_character(end));
+        let payload = payload.slice(..end.unwrap_or(longest));
         self.dead(payload, &entry.stream.name, "", reason)
     }
 
@@ -280,6 +289,15 @@ fn entry(stream: Arc<Stream>, event: &Event) -> Entry {
         StreamFormat::Fields => event.fields(),
     };
     Entry { stream, fields }
+}
+
+/// The fields of an entry as one JSON object.
+fn object(fields: &[(Bytes, Bytes)]) -> Bytes {
+    let text = |bytes: &Bytes| serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string();
+    let members = fields.iter();
+    let members = members.map(|(name, value)| format!("{}:{}", text(name), text(value)));
+    let members: Vec<String> = members.collect();
+    Bytes::from(format!("{{{}}}", members.join(",")))
 }
 
 fn json(event: &Event) -> Bytes {

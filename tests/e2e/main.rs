@@ -10,5 +10,7 @@ mod links;
 mod numbered;
 mod proxy;
 mod reading;
+mod readme;
 mod redis_outage;
+mod reload;
 mod scene;

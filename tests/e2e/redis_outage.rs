@@ -160,7 +160,8 @@ async fn a_wrong_redis_password_is_named_and_never_shown() {
     redis.ask::<()>(&user);
     let url = format!("redis://jack:s3cret-but-wrong@127.0.0.1:{}/2", redis.port);
     let host = setup(&switch, &redis).env("JACKFIELD_REDIS_URL", &url).start();
-    wait_not_ready(&host, "WRONGPASS invalid username-password pair or user is disabled.");
+    let advice = "check the user and password of redis.url (REDIS_REMOTE_PASSWORD)";
+    wait_not_ready(&host, &format!("redis: password rejected: {advice}"));
     numbered::fire(&switch, 0..10);
     let seen = ["/health", "/status", "/metrics", "/readyz"].map(|path| host.get(path).1).concat();
     assert!(!(seen + &host.log()).contains("s3cret"), "the password is shown nowhere");

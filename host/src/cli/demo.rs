@@ -28,6 +28,8 @@ const FILTERS: [&str; 3] = ["redact", "route", "project"];
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const REDIS_UP: Duration = Duration::from_secs(10);
 const DRAINED: Duration = Duration::from_secs(60);
+/// Without a rate, calls wait while more events than this are on their way.
+const MOST_PENDING: u64 = 10_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -138,7 +140,7 @@ impl Demo {
         let placed = async {
             // An event that is fired before the host listens is none that it could lose.
             switch.wait_for_subscribers(1, DRAINED).await;
-            switch.place_calls(load).await;
+            place(&switch, load, &view).await;
             all_settled(&switch, &view).await;
         };
         let stop = async {
@@ -218,6 +220,27 @@ impl Demo {
     }
 }
 
+/// Places the calls. Without a rate, as fast as the host takes them: what it holds in memory is bounded, and a demo is no
+/// overload test.
+async fn place(switch: &Simulator, load: Load, view: &View) {
+    if load.rate > 0.0 {
+        switch.place_calls(load).await;
+        return;
+    }
+    let mut left = load.events.unwrap_or(u64::MAX);
+    while left > 0 {
+        let events = left.min(MOST_PENDING / 4);
+        switch
+            .place_calls(Load {
+                events: Some(events),
+                ..load
+            })
+            .await;
+        left -= events;
+        poll(|| view.ledger.balance().pending < MOST_PENDING, DRAINED).await;
+    }
+}
+
 /// Everything that the switch sent has been received, and nothing is pending.
 async fn all_settled(switch: &Simulator, view: &View) {
     let settled = || {
@@ -230,7 +253,7 @@ async fn all_settled(switch: &Simulator, view: &View) {
 /// Waits until `done` says so; false if it does not in time.
 async fn poll(done: impl Fn() -> bool, within: Duration) -> bool {
     let checking = async {
-        let mut every = interval(Duration::from_millis(20));
+        let mut every = interval(Duration::from_millis(5));
         while !done() {
             every.tick().await;
         }

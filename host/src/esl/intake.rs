@@ -38,6 +38,7 @@ impl Intake {
                 Ok(mut session) => {
                     self.link.authenticating();
                     let since = Instant::now();
+                    pulse.restart();
                     let error = session
                         .run(&mut self.wanted, &mut pulse, &mut deliver)
                         .await;

@@ -113,6 +113,11 @@ impl Pulse {
         self.interval.mul_f64(2.5)
     }
 
+    /// A new connection: the time since the heartbeat before it is no interval.
+    pub(super) fn restart(&mut self) {
+        self.last_us = None;
+    }
+
     /// Learns the interval from the dates of two heartbeats in a row, not from their arrival: after a freeze many come at once.
     fn observe(&mut self, event: &[u8]) {
         let Some(us) = heartbeat_us(event) else {
@@ -446,5 +451,9 @@ mod tests {
             b"Event-Name: HEARTBEAT\nEvent-Date-Timestamp: 1795221304195132\nEvent-Sequence: 1\n\n",
         );
         assert_eq!(pulse.limit(), Duration::from_secs(5));
+        pulse.restart();
+        pulse.observe(b"Event-Name: HEARTBEAT\nEvent-Date-Timestamp: 1795221904195132\n\n");
+        let limit = pulse.limit();
+        assert_eq!(limit, Duration::from_secs(5), "an outage is no interval");
     }
 }

@@ -416,17 +416,21 @@ static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64)
 /// Folded multiplication over eight bytes at a time.
 pub(super) fn hash(name: &[u8]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut state = *SEED ^ (name.len() as u64);
-    let mut chunks = name.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
-        state = fold(state ^ word, K);
+    let seed = *SEED;
+    let mut state = seed ^ (name.len() as u64);
+    let mut rest = name;
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
+        state = fold(state ^ u64::from_le_bytes(*word), K);
+        rest = after;
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(chunks.remainder()) {
-        *to = *from;
-    }
-    state = fold(state ^ u64::from_le_bytes(last), *SEED);
+    // What is left of a long name is read together with what stands before it.
+    let last = match name.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => name
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    state = fold(state ^ last, seed);
     low(state >> 32) ^ low(state)
 }
 

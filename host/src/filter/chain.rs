@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::decision::Allowance;
 use super::engine::Engine;
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::Failure;
@@ -13,9 +14,6 @@ use crate::config::{FilterLimits, OnError};
 use crate::esl::Subscription;
 use crate::event::Event;
 use crate::metrics::Metrics;
-
-/// Derived events of one input, in all. A chain is finite, so this only ends what filters multiply.
-const MAX_DERIVED: usize = 1_024;
 
 /// What became of an event in the chain.
 #[derive(Debug, PartialEq, Eq)]
@@ -207,61 +205,30 @@ impl Chain {
 
     /// One input through the chain; the event itself comes out first, what was derived of it after it.
     pub fn handle(&mut self, event: Event, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut derived = VecDeque::new();
-        self.run(
-            Passing {
-                event,
-                from: 0,
-                streams: Vec::new(),
-                derived: false,
-            },
-            now_us,
-            &mut derived,
-            decided,
-        );
-        self.run_derived(derived, now_us, decided);
+        let mut brood = Brood::new();
+        let first = Passing {
+            event,
+            from: 0,
+            streams: Vec::new(),
+            derived: false,
+        };
+        self.run(first, now_us, &mut brood, decided);
+        self.run_derived(brood, now_us, decided);
     }
 
     /// Calls `tick` where it is due.
     pub fn tick(&mut self, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut derived = VecDeque::new();
+        let mut brood = Brood::new();
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            derived.extend(
-                slot.tick(&self.engine, now_us)
-                    .into_iter()
-                    .map(|event| passing_from(event, at + 1)),
-            );
+            let derived = slot.tick(&self.engine, now_us, &mut brood.allowance);
+            brood.add(derived, at + 1);
         }
-        self.run_derived(derived, now_us, decided);
+        self.run_derived(brood, now_us, decided);
     }
 
-    fn run_derived(
-        &mut self,
-        mut derived: VecDeque<Passing>,
-        now_us: u64,
-        decided: &mut Vec<Decided>,
-    ) {
-        let mut left = MAX_DERIVED;
-        while let Some(passing) = derived.pop_front() {
-            let Some(fewer) = left.checked_sub(1) else {
-                let reason = format!("bad output: over {MAX_DERIVED} derived events of one input");
-                let by = self
-                    .slots
-                    .get(passing.from.saturating_sub(1))
-                    .map(|slot| Arc::clone(&slot.status.file));
-                let fate = Fate::DeadLetter {
-                    by: by.unwrap_or_else(|| "chain".into()),
-                    reason,
-                };
-                decided.push(Decided {
-                    event: passing.event,
-                    fate,
-                    derived: true,
-                });
-                continue;
-            };
-            left = fewer;
-            self.run(passing, now_us, &mut derived, decided);
+    fn run_derived(&mut self, mut brood: Brood, now_us: u64, decided: &mut Vec<Decided>) {
+        while let Some(passing) = brood.waiting.pop_front() {
+            self.run(passing, now_us, &mut brood, decided);
         }
     }
 
@@ -269,7 +236,7 @@ impl Chain {
         &mut self,
         passing: Passing,
         now_us: u64,
-        derived: &mut VecDeque<Passing>,
+        brood: &mut Brood,
         decided: &mut Vec<Decided>,
     ) {
         let Passing {
@@ -288,17 +255,12 @@ impl Chain {
                 continue;
             }
             let answer;
-            (event, answer) = slot.handle(&self.engine, event, now_us);
+            (event, answer) = slot.handle(&self.engine, event, now_us, &mut brood.allowance);
             let by = &slot.status.file;
             let next = match answer {
                 Ok(decision) => {
                     apply(&mut event, decision.edits);
-                    derived.extend(
-                        decision
-                            .emit
-                            .into_iter()
-                            .map(|event| passing_from(event, at + 1)),
-                    );
+                    brood.add(decision.emit, at + 1);
                     verdict(decision.verdict, by)
                 }
                 Err(failure) => on_error(slot.limits().on_error, &failure, by),
@@ -327,6 +289,27 @@ struct Passing {
     from: usize,
     streams: Vec<String>,
     derived: bool,
+}
+
+/// The events derived of one input that still have to go on, and what may yet be made of it. A chain is finite and so is
+/// the allowance: it ends.
+struct Brood {
+    waiting: VecDeque<Passing>,
+    allowance: Allowance,
+}
+
+impl Brood {
+    fn new() -> Brood {
+        Brood {
+            waiting: VecDeque::new(),
+            allowance: Allowance::of_one_input(),
+        }
+    }
+
+    fn add(&mut self, derived: Vec<types::Derived>, from: usize) {
+        let passing = derived.into_iter().map(|event| passing_from(event, from));
+        self.waiting.extend(passing);
+    }
 }
 
 fn passing_from(derived: types::Derived, from: usize) -> Passing {

@@ -7,6 +7,10 @@ use super::instance::Failure;
 const MAX_EDITS: usize = 1_024;
 /// Events derived in one call.
 const MAX_DERIVED: usize = 256;
+/// Events derived of one input, by all filters: what they multiply ends here.
+const MAX_DERIVED_OF_INPUT: usize = 1_024;
+/// Bytes of text in all answers to one input. An event of FreeSWITCH has some ten thousand.
+const MAX_TEXT_OF_INPUT: usize = 1 << 20;
 /// Streams that one event goes to.
 const MAX_STREAMS: usize = 16;
 /// Bytes of a header's name, a stream's name, an event's name.
@@ -98,6 +102,67 @@ pub(super) fn check_derived(
         allowed.check_all(&event.streams)?;
     }
     Ok(())
+}
+
+/// What all filters together may still make of one input, or of one tick: it bounds the memory that an input can take.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    derived: usize,
+    text: usize,
+}
+
+impl Allowance {
+    pub(super) fn of_one_input() -> Allowance {
+        Allowance {
+            derived: MAX_DERIVED_OF_INPUT,
+            text: MAX_TEXT_OF_INPUT,
+        }
+    }
+
+    /// Takes what this answer needs, or says what is too much.
+    pub(super) fn take(&mut self, decision: &types::Decision) -> Result<(), Failure> {
+        let edits: usize = decision.edits.iter().map(edit_text).sum();
+        self.take_some(decision.emit.len(), edits + derived_text(&decision.emit))
+    }
+
+    pub(super) fn take_derived(&mut self, derived: &[types::Derived]) -> Result<(), Failure> {
+        self.take_some(derived.len(), derived_text(derived))
+    }
+
+    fn take_some(&mut self, derived: usize, text: usize) -> Result<(), Failure> {
+        let Some(derived) = self.derived.checked_sub(derived) else {
+            return bad(format!(
+                "over {MAX_DERIVED_OF_INPUT} derived events of one input"
+            ));
+        };
+        let Some(text) = self.text.checked_sub(text) else {
+            return bad(format!(
+                "over {MAX_TEXT_OF_INPUT} bytes of text of one input"
+            ));
+        };
+        *self = Allowance { derived, text };
+        Ok(())
+    }
+}
+
+fn edit_text(edit: &types::Edit) -> usize {
+    match edit {
+        types::Edit::Set(header) => header.name.len() + header.value.len(),
+        types::Edit::Remove(name) => name.len(),
+        types::Edit::Keep(names) => names.iter().map(String::len).sum(),
+        types::Edit::Body(body) => body.len(),
+    }
+}
+
+fn derived_text(derived: &[types::Derived]) -> usize {
+    let text = |event: &types::Derived| {
+        let headers = event.headers.iter();
+        let headers: usize = headers
+            .map(|header| header.name.len() + header.value.len())
+            .sum();
+        event.name.len() + headers + event.body.as_ref().map_or(0, String::len)
+    };
+    derived.iter().map(text).sum()
 }
 
 fn check_reason(reason: &str) -> Result<(), Failure> {

@@ -40,6 +40,10 @@ use bindings::jackfield::filter::{current_event, host, types};
 
 /// Bytes of log messages, stdout and stderr that one call may write; the rest is dropped and counted.
 const LOG_CAP: usize = 4 << 10;
+/// Handles that an instance may hold; what it uses of WASI takes a handful.
+const HANDLE_CAP: usize = 1_000;
+/// Random bytes of one call, which no deadline interrupts.
+const RANDOM_CAP: u64 = 64 << 10;
 /// Names of counters that a filter may use.
 const COUNTER_CAP: usize = 32;
 
@@ -72,16 +76,19 @@ impl Guest {
             .secure_random(Deterministic::new(SEED.to_vec()))
             .insecure_random(Deterministic::new(SEED.to_vec()))
             .insecure_random_seed(0x6a61_636b_6669_656c_64)
+            .max_random_size(RANDOM_CAP)
             .allow_tcp(false)
             .allow_udp(false)
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLE_CAP);
         let limits = Limits {
             memory: usize::try_from(memory).unwrap_or(usize::MAX),
             exceeded: false,
         };
         Guest {
             wasi,
-            table: ResourceTable::new(),
+            table,
             event: None,
             limits,
             output,

@@ -36,6 +36,9 @@ pub enum Failure {
     /// `configure` answered with an error.
     #[error("settings refused: {0}")]
     Refused(String),
+    /// It was not called: it rests after failures, or never could start.
+    #[error("not running: {0}")]
+    NotRunning(String),
 }
 
 impl Failure {
@@ -47,6 +50,7 @@ impl Failure {
             Failure::Memory(_) => "memory",
             Failure::BadOutput(_) => "bad_output",
             Failure::Refused(_) => "refused",
+            Failure::NotRunning(_) => "not_running",
         }
     }
 }
@@ -167,7 +171,8 @@ fn classify(
             let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
             let last = causes.last().map_or("unknown", String::as_str);
             Failure::Trap(
-                last.lines()
+                last.trim_start_matches("wasm trap: ")
+                    .lines()
                     .next()
                     .unwrap_or_default()
                     .chars()

@@ -114,23 +114,24 @@ impl Loader {
     pub fn watch(mut self, stop: &AtomicBool, mut changed: impl FnMut(Change)) {
         let (wake, woken) = sync_channel(1);
         let mut watcher = None;
-        let mut pause = POLL;
+        let mut seen = Look::Same;
         loop {
             if watcher.is_none() {
                 watcher = watcher_of(&self.folder, wake.clone());
             }
-            let _woken_or_due = woken.recv_timeout(pause);
+            if seen == Look::Settling {
+                // A copy raises many events: none of them may shorten the time in which it has to stay the same.
+                std::thread::sleep(SETTLE);
+            } else {
+                let _woken_or_due = woken.recv_timeout(POLL);
+            }
             if stop.load(Ordering::Acquire) {
                 return;
             }
-            pause = match self.folder.look() {
-                Look::Same => POLL,
-                Look::Settling => SETTLE,
-                Look::Changed => {
-                    changed(self.change());
-                    POLL
-                }
-            };
+            seen = self.folder.look();
+            if seen == Look::Changed {
+                changed(self.change());
+            }
         }
     }
 
@@ -214,9 +215,12 @@ impl Loader {
 
 /// A watch only makes it faster; without one, the timer finds every change.
 fn watcher_of(folder: &Folder, wake: SyncSender<()>) -> Option<RecommendedWatcher> {
-    let woke = move |_| {
-        // A full channel means that the loader is to wake anyway.
-        let _full = wake.try_send(());
+    let woke = move |event: notify::Result<notify::Event>| {
+        // Our own looks are accesses: waking for them would never end.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // A full channel means that the loader is to wake anyway.
+            let _full = wake.try_send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(woke).ok()?;
     watcher

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::decision::{self, AllowedStreams};
+use super::decision::{self, Allowance, AllowedStreams};
 use super::engine::{Component, Engine, Refusal};
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::{Failure, Instance};
@@ -250,6 +250,7 @@ impl Slot {
         engine: &Engine,
         event: Event,
         now_us: u64,
+        allowance: &mut Allowance,
     ) -> (Event, Result<types::Decision, Failure>) {
         if let Err(failure) = self.ready(engine, now_us) {
             return (event, Err(failure));
@@ -262,24 +263,43 @@ impl Slot {
         let (event, answer) = instance.handle(event, &self.read.values(), now_us);
         self.metrics.called(started.elapsed());
         let answer = answer
-            .and_then(|decision| decision::check(&decision, &self.allowed).map(|()| decision));
+            .and_then(|decision| decision::check(&decision, &self.allowed).map(|()| decision))
+            .and_then(|decision| allowance.take(&decision).map(|()| decision));
         (event, self.note(engine, answer, now_us))
     }
 
     /// Calls `tick` if it is due.
-    pub(super) fn tick(&mut self, engine: &Engine, now_us: u64) -> Vec<types::Derived> {
-        let now = Instant::now();
-        if self.next_tick.is_none_or(|due| now < due) || self.ready(engine, now_us).is_err() {
+    pub(super) fn tick(
+        &mut self,
+        engine: &Engine,
+        now_us: u64,
+        allowance: &mut Allowance,
+    ) -> Vec<types::Derived> {
+        if self.next_tick.is_none_or(|due| Instant::now() < due) {
             return Vec::new();
         }
-        self.next_tick = self.tick_every.map(|every| now + every);
+        let derived = self.call_tick(engine, now_us, allowance);
+        // Counted from the end of the call, and also where it was not made: a tick that is always due would leave
+        // no time for events.
+        self.next_tick = self.tick_every.map(|every| Instant::now() + every);
+        derived.unwrap_or_default()
+    }
+
+    fn call_tick(
+        &mut self,
+        engine: &Engine,
+        now_us: u64,
+        allowance: &mut Allowance,
+    ) -> Result<Vec<types::Derived>, Failure> {
+        self.ready(engine, now_us)?;
         let Some(instance) = &mut self.instance else {
-            return Vec::new();
+            return Err(self.why_not());
         };
         let answer = instance.tick(now_us);
         let answer = answer
-            .and_then(|derived| decision::check_derived(&derived, &self.allowed).map(|()| derived));
-        self.note(engine, answer, now_us).unwrap_or_default()
+            .and_then(|derived| decision::check_derived(&derived, &self.allowed).map(|()| derived))
+            .and_then(|derived| allowance.take_derived(&derived).map(|()| derived));
+        self.note(engine, answer, now_us)
     }
 
     pub(super) fn next_tick(&self) -> Option<Instant> {
@@ -398,7 +418,7 @@ impl Slot {
     }
 
     fn why_not(&self) -> Failure {
-        Failure::Trap(self.status.last_error.clone().unwrap_or_default())
+        Failure::NotRunning(self.status.last_error.clone().unwrap_or_default())
     }
 }
 

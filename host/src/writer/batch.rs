@@ -251,9 +251,9 @@ pub(super) fn error_of(reply: &Value) -> Option<String> {
     })
 }
 
-/// `NOPERM` about a key belongs to the entry; about a command, to the connection.
+/// `NOPERM` about a key belongs to the entry; about a command, to the connection. The words before "to" may be a user's name.
 fn is_about_key(error: &str) -> bool {
-    error.starts_with("NOPERM") && error.contains("key")
+    error.starts_with("NOPERM") && error.contains("to access")
 }
 
 #[cfg(test)]
@@ -389,7 +389,7 @@ mod tests {
             Outcome::EntryRefused(2, "NOPERM No permissions to access a key".to_owned())
         );
         let command = [
-            "-NOPERM this user has no permissions to run the 'multi' command",
+            "-NOPERM User monkey has no permissions to run the 'multi' command",
             "$1\r\n1",
             "$1\r\n1",
             "$1\r\n1",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
     RedisConnectionInfo, Value, cmd,
 };
 use thiserror::Error;
@@ -38,6 +38,8 @@ const DEAD_BYTES: usize = 64 << 10;
 enum LaneError {
     #[error("cannot connect: {0}")]
     Connect(redis::RedisError),
+    #[error("password rejected: check the user and password of redis.url (REDIS_REMOTE_PASSWORD)")]
+    Password,
     #[error("connection broken: {0}")]
     Broken(redis::RedisError),
     #[error("no reply within {} ms", .0.as_millis())]
@@ -152,7 +154,10 @@ impl Lane {
         let connection = timeout(settings.connect_timeout, connecting)
             .await
             .map_err(late)?;
-        let connection = connection.map_err(LaneError::Connect)?;
+        let connection = connection.map_err(|error| match error.kind() {
+            ErrorKind::AuthenticationFailed => LaneError::Password,
+            _ => LaneError::Connect(error),
+        })?;
         Ok(Connection {
             connection,
             timeout: settings.timeout,
@@ -365,14 +370,7 @@ impl Connection {
         if let Some(error) = replies.iter().take(3).find_map(error_of) {
             return Err(LaneError::Refused(error));
         }
-        if let Some(Value::Array(role)) = replies.first()
-            && let Some(Value::BulkString(role)) = role.first()
-            && role != b"master"
-        {
-            return Err(LaneError::NotMaster(
-                String::from_utf8_lossy(role).into_owned(),
-            ));
-        }
+        require_master(replies.first())?;
         if let Some(Value::Array(setting)) = replies.get(3)
             && let Some(Value::BulkString(bytes)) = setting.get(1)
         {
@@ -394,12 +392,26 @@ impl Connection {
         read_cursor(replies.get(1)).map_err(LaneError::Refused)
     }
 
+    /// A sign of life, and that it is still a master: a replica would answer a PING all the same.
     async fn ping(&mut self) -> Result<(), LaneError> {
         let mut commands = Pipeline::new();
-        commands.cmd("PING");
-        match self.ask(&commands).await?.first().and_then(error_of) {
+        commands.cmd("ROLE");
+        let replies = self.ask(&commands).await?;
+        match replies.first().and_then(error_of) {
             Some(error) => Err(LaneError::Refused(error)),
-            None => Ok(()),
+            None => require_master(replies.first()),
         }
     }
+}
+
+/// Looks at the reply to `ROLE`.
+fn require_master(reply: Option<&Value>) -> Result<(), LaneError> {
+    if let Some(Value::Array(role)) = reply
+        && let Some(Value::BulkString(role)) = role.first()
+        && role != b"master"
+    {
+        let role = String::from_utf8_lossy(role).into_owned();
+        return Err(LaneError::NotMaster(role));
+    }
+    Ok(())
 }
