@@ -12,7 +12,7 @@
 //!
 //! Around them: [`admin`] (HTTP), [`simulator`] (a FreeSWITCH for the demo and the tests, which shares no code with `esl`),
 //! [`cli`]. Underneath: [`link`] (the state of a supervised connection), [`ledger`] (what became of every event),
-//! [`metrics`], [`config`], [`clock`]. [`app`] ties them together; start reading there.
+//! [`metrics`], [`config`], [`clock`], [`worker`] (a thread whose death is noticed). [`app`] ties them together; start reading there.
 
 pub mod esl;
 pub mod event;
@@ -30,5 +30,6 @@ pub mod config;
 pub mod ledger;
 pub mod link;
 pub mod metrics;
+pub mod worker;
 
 pub mod app;

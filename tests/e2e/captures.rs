@@ -32,7 +32,10 @@ impl Replay {
         let switch = Simulator::start(settings).await.unwrap();
         let redis = Redis::start();
         let setup = Setup::new(switch.addr(), &redis).env("EVENTS_MAX_LEN", "0");
-        let host = configure(setup.env("JOBS_MAX_LEN", "0")).start();
+        let setup = setup
+            .env("JOBS_MAX_LEN", "0")
+            .env("ESL_RECONNECT_DELAY", "50ms");
+        let host = configure(setup).start();
         host.wait_ready();
         Replay {
             switch,
@@ -43,7 +46,10 @@ impl Replay {
 
     /// All of these events go to the events stream.
     async fn of_all(events: &[Event]) -> Replay {
-        let names: BTreeSet<&str> = events.iter().map(|event| text(event, "Event-Name")).collect();
+        let names: BTreeSet<&str> = events
+            .iter()
+            .map(|event| text(event, "Event-Name"))
+            .collect();
         let names = Vec::from_iter(names).join(",");
         let setup = |setup: Setup| setup.env("EVENTS_TO_PUBLISH", "NONE_OF_THEM");
         Replay::start(|host| setup(host).env("EVENTS_TO_PUSH", &names)).await
@@ -66,7 +72,11 @@ impl Replay {
     /// The events stream must hold these events, in this order, and nothing else.
     fn check(&self, expected: &[Event]) {
         let status = self.host.wait_settled(expected.len() as u64);
-        assert_eq!(status["counts"]["delivered"], expected.len(), "all are delivered: {status:#}");
+        assert_eq!(
+            status["counts"]["delivered"],
+            expected.len(),
+            "all are delivered: {status:#}"
+        );
         check_stream(&self.redis, EVENTS, expected.iter());
     }
 }
@@ -76,12 +86,21 @@ fn check_stream<'a>(redis: &Redis, stream: &str, expected: impl Iterator<Item = 
     let mut entries = redis.entries(stream).into_iter();
     for (place, expected) in expected.enumerate() {
         let entry = entries.next();
-        let entry = entry.unwrap_or_else(|| panic!("{stream} ends before entry {place}: {expected:?}"));
+        let entry =
+            entry.unwrap_or_else(|| panic!("{stream} ends before entry {place}: {expected:?}"));
         assert_eq!(entry.len(), 1, "an entry has the field `event` alone");
         let written: Event = serde_json::from_str(field(&entry, "event")).unwrap();
-        assert_eq!(written.len(), expected.len(), "{stream}, entry {place}: as many headers: {written:?}");
+        assert_eq!(
+            written.len(),
+            expected.len(),
+            "{stream}, entry {place}: as many headers: {written:?}"
+        );
         for (name, value) in expected {
-            assert_eq!(written.get(name), Some(value), "{stream}, entry {place}: header {name}");
+            assert_eq!(
+                written.get(name),
+                Some(value),
+                "{stream}, entry {place}: header {name}"
+            );
         }
     }
     assert_eq!(entries.next(), None, "{stream} has nothing else");
@@ -105,7 +124,9 @@ fn unasked(capture: &[u8]) -> Vec<u8> {
 
 fn as_sent(frame: &Frame) -> Vec<u8> {
     let lines = frame.headers.iter();
-    let mut bytes: Vec<u8> = lines.flat_map(|(name, value)| format!("{name}: {value}\n").into_bytes()).collect();
+    let mut bytes: Vec<u8> = lines
+        .flat_map(|(name, value)| format!("{name}: {value}\n").into_bytes())
+        .collect();
     bytes.push(b'\n');
     bytes.extend(&frame.body);
     bytes
@@ -113,20 +134,27 @@ fn as_sent(frame: &Frame) -> Vec<u8> {
 
 /// A capture of the real FreeSWITCH; where those are not at hand, what stands in for it.
 fn capture_or(name: &str, stand_in: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-    let real = reading::real_captures().into_iter().find(|capture| capture.name == name);
+    let real = reading::real_captures()
+        .into_iter()
+        .find(|capture| capture.name == name);
     real.map_or_else(stand_in, |capture| capture.bytes)
 }
 
 /// A session of the corpus, which is always at hand.
 fn corpus(name: &str) -> Vec<u8> {
-    let found = reading::captures().into_iter().find(|capture| capture.name == name);
+    let found = reading::captures()
+        .into_iter()
+        .find(|capture| capture.name == name);
     found.expect("the corpus is in the repository").bytes
 }
 
 /// Replays the captures that `choose` wants in one connection, and compares all of their events.
 async fn replay_and_check(choose: impl Fn(&Capture) -> bool) {
     let captures: Vec<Capture> = reading::captures().into_iter().filter(choose).collect();
-    let expected: Vec<Event> = captures.iter().flat_map(|capture| reading::events(&capture.bytes)).collect();
+    let expected: Vec<Event> = captures
+        .iter()
+        .flat_map(|capture| reading::events(&capture.bytes))
+        .collect();
     let replay = Replay::of_all(&expected).await;
     for capture in &captures {
         replay.write(&unasked(&capture.bytes)).await;
@@ -137,7 +165,9 @@ async fn replay_and_check(choose: impl Fn(&Capture) -> bool) {
 
 fn has_json(capture: &Capture) -> bool {
     let (frames, _) = reading::frames(&capture.bytes);
-    frames.iter().any(|frame| frame.content_type() == "text/event-json")
+    frames
+        .iter()
+        .any(|frame| frame.content_type() == "text/event-json")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +196,11 @@ async fn no_header_is_written_twice() {
         let written = field(&entry, "event");
         let names: Vec<String> = names(written);
         let unique: BTreeSet<&String> = names.iter().collect();
-        assert_eq!(unique.len(), names.len(), "a reader that takes the first of two is not fooled: {written}");
+        assert_eq!(
+            unique.len(),
+            names.len(),
+            "a reader that takes the first of two is not fooled: {written}"
+        );
     }
 }
 
@@ -198,7 +232,11 @@ async fn events_in_xml_are_passed_over() {
     replay.write(&unasked(&xml)).await;
     replay.write(&unasked(&after)).await;
     replay.check(&expected);
-    assert_eq!(replay.host.count("inputs"), expected.len() as u64, "what was never asked for is no input");
+    assert_eq!(
+        replay.host.count("inputs"),
+        expected.len() as u64,
+        "what was never asked for is no input"
+    );
     assert_eq!(replay.switch.logins(), 1, "the connection is kept");
 }
 
@@ -208,20 +246,33 @@ async fn a_frame_cut_by_kill_9_makes_no_event_and_the_next_connection_is_whole()
     let cut = capture_or("kill9_cut", || session[..session.len() / 2].to_vec());
     let (frames, left) = reading::frames(&cut);
     assert!(!left.is_empty(), "the capture ends inside a frame");
-    let whole: Vec<&Frame> = frames.iter().filter(|frame| frame.event().is_some()).collect();
+    let whole: Vec<&Frame> = frames
+        .iter()
+        .filter(|frame| frame.event().is_some())
+        .collect();
     let last = &whole[whole.len() - 20..];
     let mut expected: Vec<Event> = last.iter().filter_map(|frame| frame.event()).collect();
     let replay = Replay::of_all(&expected).await;
-    let bytes: Vec<u8> = last.iter().flat_map(|frame| as_sent(frame)).chain(left.iter().copied()).collect();
+    let bytes: Vec<u8> = last
+        .iter()
+        .flat_map(|frame| as_sent(frame))
+        .chain(left.iter().copied())
+        .collect();
     replay.write(&bytes).await;
     replay.host.wait_settled(20);
     replay.switch.cut();
-    assert!(replay.switch.wait_for_subscribers(1, DEADLINE).await, "it connects again");
+    assert!(
+        replay.switch.wait_for_subscribers(1, DEADLINE).await,
+        "it connects again"
+    );
     replay.write(&as_sent(last[0])).await;
     expected.extend(last[0].event());
     replay.check(&expected);
     let log = replay.host.log();
-    assert!(log.contains("closed by FreeSWITCH inside a frame"), "the log says how it ended");
+    assert!(
+        log.contains("closed by FreeSWITCH inside a frame"),
+        "the log says how it ended"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,24 +280,47 @@ async fn an_event_after_the_notice_of_a_killed_listener_is_kept() {
     let killed = capture_or("slow_consumer_killed", || {
         let session = corpus("session_plain");
         let (frames, _) = reading::frames(&session);
-        let events: Vec<Vec<u8>> = frames.iter().filter(|frame| frame.event().is_some()).map(as_sent).collect();
+        let events: Vec<Vec<u8>> = frames
+            .iter()
+            .filter(|frame| frame.event().is_some())
+            .map(as_sent)
+            .collect();
         let text = "killed listener because of lost events\n";
         let notice = format!("Content-Type: text/disconnect-notice\nContent-Length: 39\n\n{text}");
-        [events[..10].concat(), notice.into_bytes(), events[10].clone()].concat()
+        [
+            events[..10].concat(),
+            notice.into_bytes(),
+            events[10].clone(),
+        ]
+        .concat()
     });
     let (frames, _) = reading::frames(&killed);
-    let notice = frames.iter().position(|frame| frame.content_type() == "text/disconnect-notice").unwrap();
+    let notice = frames
+        .iter()
+        .position(|frame| frame.content_type() == "text/disconnect-notice")
+        .unwrap();
     let end = &frames[notice - 3..];
     let expected: Vec<Event> = end.iter().filter_map(Frame::event).collect();
-    assert_eq!(expected.len(), end.len() - 1, "all but the notice are events");
+    assert_eq!(
+        expected.len(),
+        end.len() - 1,
+        "all but the notice are events"
+    );
     assert!(expected.len() > 3, "one comes after the notice");
     let replay = Replay::of_all(&expected).await;
-    replay.write(&end.iter().flat_map(as_sent).collect::<Vec<u8>>()).await;
+    replay
+        .write(&end.iter().flat_map(as_sent).collect::<Vec<u8>>())
+        .await;
     replay.check(&expected);
     replay.switch.cut();
-    replay.host.wait_status("the loss is noticed", |status| status["links"]["esl"]["losses"] == 1);
+    replay.host.wait_status("the loss is noticed", |status| {
+        status["links"]["esl"]["losses"] == 1
+    });
     let said = "disconnected by FreeSWITCH: killed listener because of lost events";
-    assert!(replay.host.log().contains(said), "the log has FreeSWITCH's own words");
+    assert!(
+        replay.host.log().contains(said),
+        "the log has FreeSWITCH's own words"
+    );
 }
 
 /// The stream of the Go service for an event, by its documentation.
@@ -263,8 +337,15 @@ pub(crate) fn stream_of(event: &Event) -> Option<&'static str> {
 async fn without_settings_the_streams_get_what_telephony_event_sync_put_there() {
     let small = |capture: &Capture| capture.bytes.len() < 3_000_000;
     let captures: Vec<Capture> = reading::captures().into_iter().filter(small).collect();
-    let events: Vec<Event> = captures.iter().flat_map(|capture| reading::events(&capture.bytes)).collect();
-    let to = |stream| events.iter().filter(move |event| stream_of(event) == stream);
+    let events: Vec<Event> = captures
+        .iter()
+        .flat_map(|capture| reading::events(&capture.bytes))
+        .collect();
+    let to = |stream| {
+        events
+            .iter()
+            .filter(move |event| stream_of(event) == stream)
+    };
     let replay = Replay::start(|setup| setup).await;
     for capture in &captures {
         replay.write(&unasked(&capture.bytes)).await;
@@ -272,6 +353,13 @@ async fn without_settings_the_streams_get_what_telephony_event_sync_put_there() 
     let status = replay.host.wait_settled(events.len() as u64);
     check_stream(&replay.redis, EVENTS, to(Some(EVENTS)));
     check_stream(&replay.redis, JOBS, to(Some(JOBS)));
-    assert!(to(Some(EVENTS)).count() > 20 && to(Some(JOBS)).count() > 20, "both streams have some");
-    assert_eq!(status["counts"]["dropped"], to(None).count(), "the rest is dropped as unrouted: {status:#}");
+    assert!(
+        to(Some(EVENTS)).count() > 20 && to(Some(JOBS)).count() > 20,
+        "both streams have some"
+    );
+    assert_eq!(
+        status["counts"]["dropped"],
+        to(None).count(),
+        "the rest is dropped as unrouted: {status:#}"
+    );
 }

@@ -36,7 +36,10 @@ async fn events_of_many_calls_reach_their_streams_once() {
     switch.place_calls(load(5_000)).await;
     let status = host.wait_settled(switch.sent().queued);
     let written = redis.events(STREAM).len() + redis.events(JOBS).len();
-    assert_eq!(status["counts"]["delivered"], written, "an entry an event: {status:#}");
+    assert_eq!(
+        status["counts"]["delivered"], written,
+        "an entry an event: {status:#}"
+    );
     assert_eq!(status["counts"]["lost"], 0, "nothing is lost: {status:#}");
 }
 
@@ -50,27 +53,52 @@ async fn tap(switch: &Simulator, format: &str) -> tokio::task::JoinHandle<Vec<Ma
         stream.read_to_end(&mut bytes).await.unwrap();
         reading::events(&bytes)
     });
-    assert!(switch.wait_for_subscribers(2, DEADLINE).await, "host and tap listen");
+    assert!(
+        switch.wait_for_subscribers(2, DEADLINE).await,
+        "host and tap listen"
+    );
     read
 }
 
 async fn check_order(format: &str) {
     let (switch, redis) = (switch().await, Redis::start());
-    let host = Setup::new(switch.addr(), &redis).env("JACKFIELD_ESL_FORMAT", format).start();
+    let host = Setup::new(switch.addr(), &redis)
+        .env("JACKFIELD_ESL_FORMAT", format)
+        .start();
     host.wait_ready();
     let tap = tap(&switch, format).await;
     switch.place_calls(load(6_000)).await;
     switch.shut_down_notice().await;
     let sent = tap.await.unwrap();
     for stream in [JOBS, STREAM] {
-        let expected: Vec<_> = sent.iter().filter(|event| stream_of(event) == Some(stream)).collect();
-        let calls: BTreeSet<&str> = expected.iter().filter_map(|event| event.get("Unique-ID")?.as_str()).collect();
-        assert!(calls.len() > 50, "{stream}: events of {} calls", calls.len());
-        wait_for("all are in Redis", || (redis.ask::<usize>(&["XLEN", stream]) >= expected.len()).then_some(()));
+        let expected: Vec<_> = sent
+            .iter()
+            .filter(|event| stream_of(event) == Some(stream))
+            .collect();
+        let calls: BTreeSet<&str> = expected
+            .iter()
+            .filter_map(|event| event.get("Unique-ID")?.as_str())
+            .collect();
+        assert!(
+            calls.len() > 50,
+            "{stream}: events of {} calls",
+            calls.len()
+        );
+        wait_for("all are in Redis", || {
+            (redis.ask::<usize>(&["XLEN", stream]) >= expected.len()).then_some(())
+        });
         for (place, (written, sent)) in redis.events(stream).iter().zip(&expected).enumerate() {
-            assert_eq!(written.as_object(), Some(*sent), "{stream}, entry {place}: in the order of the socket");
+            assert_eq!(
+                written.as_object(),
+                Some(*sent),
+                "{stream}, entry {place}: in the order of the socket"
+            );
         }
-        assert_eq!(redis.ask::<usize>(&["XLEN", stream]), expected.len(), "{stream}: nothing else");
+        assert_eq!(
+            redis.ask::<usize>(&["XLEN", stream]),
+            expected.len(),
+            "{stream}: nothing else"
+        );
     }
     host.wait_settled(0);
 }
@@ -114,40 +142,79 @@ async fn a_stream_table_decides_by_name_and_headers_and_writes_fields() {
     let rest = redis.entries("rest");
     assert_eq!(rest.len(), 2, "the next rule takes what the first did not");
     assert_eq!(field(&rest[0], "Call-Direction"), "outbound");
-    assert_eq!(rest[0][0], ("Event-Name".to_owned(), "CHANNEL_ANSWER".to_owned()), "a field a header, in order");
+    assert_eq!(
+        rest[0][0],
+        ("Event-Name".to_owned(), "CHANNEL_ANSWER".to_owned()),
+        "a field a header, in order"
+    );
     assert_eq!(field(&rest[1], "Codecs"), "ARRAY::PCMU|:PCMA");
-    assert_eq!(rest[1].last(), Some(&("_body".to_owned(), "hello".to_owned())), "the body is last");
+    assert_eq!(
+        rest[1].last(),
+        Some(&("_body".to_owned(), "hello".to_owned())),
+        "the body is last"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_both_lists_goes_to_the_jobs_alone() {
     let (switch, redis) = (switch().await, Redis::start());
     let lists = Setup::new(switch.addr(), &redis).env("EVENTS_TO_PUBLISH", "DTMF,BACKGROUND_JOB");
-    let host = lists.env("EVENTS_TO_PUSH", "DTMF,CHANNEL_ANSWER,BACKGROUND_JOB").start();
+    let host = lists
+        .env("EVENTS_TO_PUSH", "DTMF,CHANNEL_ANSWER,BACKGROUND_JOB")
+        .start();
     host.wait_ready();
-    let job = |function: &str| Event::new("BACKGROUND_JOB").header("Event-Calling-Function", function);
-    for event in [Event::new("DTMF"), Event::new("CHANNEL_ANSWER"), job("api_exec"), job("bgapi_exec")] {
+    let job =
+        |function: &str| Event::new("BACKGROUND_JOB").header("Event-Calling-Function", function);
+    for event in [
+        Event::new("DTMF"),
+        Event::new("CHANNEL_ANSWER"),
+        job("api_exec"),
+        job("bgapi_exec"),
+    ] {
         switch.fire(event);
     }
     host.wait_settled(4);
-    let names = |stream| redis.events(stream).iter().map(|event| event["Event-Name"].clone()).collect::<Vec<_>>();
-    assert_eq!(names(JOBS), ["DTMF", "BACKGROUND_JOB"], "the job of api_exec, and what is in both lists");
-    assert_eq!(names(STREAM), ["CHANNEL_ANSWER", "BACKGROUND_JOB"], "the job of another caller is only pushed");
+    let names = |stream| {
+        redis
+            .events(stream)
+            .iter()
+            .map(|event| event["Event-Name"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(JOBS),
+        ["DTMF", "BACKGROUND_JOB"],
+        "the job of api_exec, and what is in both lists"
+    );
+    assert_eq!(
+        names(STREAM),
+        ["CHANNEL_ANSWER", "BACKGROUND_JOB"],
+        "the job of another caller is only pushed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_looks_like_frames_stays_a_body() {
     let event = "Content-Length: 5\nContent-Type: text/event-json\n\n{}";
-    let body = format!("auth\n\n{event}Content-Type: text/disconnect-notice\n\n{}", "x".repeat(300_000));
+    let body = format!(
+        "auth\n\n{event}Content-Type: text/disconnect-notice\n\n{}",
+        "x".repeat(300_000)
+    );
     for format in ["json", "plain"] {
         let (switch, redis) = (switch().await, Redis::start());
-        let host = Setup::new(switch.addr(), &redis).env("JACKFIELD_ESL_FORMAT", format).start();
+        let host = Setup::new(switch.addr(), &redis)
+            .env("JACKFIELD_ESL_FORMAT", format)
+            .start();
         host.wait_ready();
         switch.fire(numbered::event(0).body(&body));
         switch.fire(numbered::event(1));
         host.wait_settled(2);
         numbered::check(&redis, STREAM, 0..2);
-        assert_eq!(redis.events(STREAM)[0]["_body"], *body, "{format}: the body to the byte");
+        assert_eq!(
+            redis.events(STREAM)[0]["_body"],
+            *body,
+            "{format}: the body to the byte"
+        );
         assert_eq!(switch.logins(), 1, "{format}: no notice was seen");
     }
 }
@@ -155,12 +222,17 @@ async fn a_body_that_looks_like_frames_stays_a_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_stays_near_its_maximum_length() {
     let (switch, redis) = (switch().await, Redis::start());
-    let host = Setup::new(switch.addr(), &redis).env("EVENTS_MAX_LEN", "100").start();
+    let host = Setup::new(switch.addr(), &redis)
+        .env("EVENTS_MAX_LEN", "100")
+        .start();
     host.wait_ready();
     numbered::fire(&switch, 0..1_000);
     host.wait_settled(1_000);
     let kept = redis.ask::<u64>(&["XLEN", STREAM]);
-    assert!((100..200).contains(&kept), "{kept} entries of 1,000 are kept");
+    assert!(
+        (100..200).contains(&kept),
+        "{kept} entries of 1,000 are kept"
+    );
     numbered::check(&redis, STREAM, 1_000 - kept..1_000);
 }
 
@@ -173,9 +245,19 @@ async fn entries_are_trimmed_by_age() {
     numbered::fire(&switch, 0..50);
     switch.fire(Event::new("DTMF"));
     host.wait_settled(51);
-    wait_for("the events are trimmed", || (redis.ask::<u64>(&["XLEN", STREAM]) == 0).then_some(()));
-    assert_eq!(redis.ask::<u64>(&["XLEN", JOBS]), 1, "each stream has an age of its own");
-    assert_eq!(host.count("delivered"), 51, "trimmed is delivered all the same");
+    wait_for("the events are trimmed", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) == 0).then_some(())
+    });
+    assert_eq!(
+        redis.ask::<u64>(&["XLEN", JOBS]),
+        1,
+        "each stream has an age of its own"
+    );
+    assert_eq!(
+        host.count("delivered"),
+        51,
+        "trimmed is delivered all the same"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,8 +268,13 @@ async fn entries_can_be_printed_instead() {
     host.wait_ready();
     numbered::fire(&switch, 0..100);
     let status = host.wait_settled(100);
-    assert_eq!(status["counts"]["delivered"], 100, "printed is delivered: {status:#}");
-    wait_for("all lines are out", || (host.out().lines().count() >= 100).then_some(()));
+    assert_eq!(
+        status["counts"]["delivered"], 100,
+        "printed is delivered: {status:#}"
+    );
+    wait_for("all lines are out", || {
+        (host.out().lines().count() >= 100).then_some(())
+    });
     for (number, line) in host.out().lines().enumerate() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["stream"], STREAM);
@@ -197,7 +284,10 @@ async fn entries_can_be_printed_instead() {
 
 /// An event frame around any bytes.
 fn frame(body: &[u8]) -> Bytes {
-    let header = format!("Content-Length: {}\nContent-Type: text/event-json\n\n", body.len());
+    let header = format!(
+        "Content-Length: {}\nContent-Type: text/event-json\n\n",
+        body.len()
+    );
     Bytes::from([header.as_bytes(), body].concat())
 }
 
@@ -210,7 +300,10 @@ async fn a_frame_over_16_mib_is_counted_as_lost_and_the_connection_kept() {
     switch.write_raw(frame(&vec![b'x'; (16 << 20) + 1])).await;
     numbered::fire(&switch, 1..2);
     let status = host.wait_settled(3);
-    assert_eq!(status["counts"]["lost_by"]["too_large"], 1, "with its cause: {status:#}");
+    assert_eq!(
+        status["counts"]["lost_by"]["too_large"], 1,
+        "with its cause: {status:#}"
+    );
     numbered::check(&redis, STREAM, 0..2);
     assert_eq!(switch.logins(), 1, "the connection is kept");
 }
@@ -227,13 +320,19 @@ async fn a_malformed_event_is_a_dead_letter_with_its_frame() {
     }
     numbered::fire(&switch, 1..2);
     let status = host.wait_settled(5);
-    assert_eq!(status["counts"]["dead_lettered"], 3, "each is kept: {status:#}");
+    assert_eq!(
+        status["counts"]["dead_lettered"], 3,
+        "each is kept: {status:#}"
+    );
     numbered::check(&redis, STREAM, 0..2);
     let letters = redis.ask::<Vec<(String, Vec<(String, Vec<u8>)>)>>(&["XRANGE", DEAD, "-", "+"]);
     for ((_, letter), body) in letters.iter().zip(malformed) {
         let field = |name: &str| &letter.iter().find(|(field, _)| field == name).unwrap().1;
         assert_eq!(field("frame"), body, "the frame as it came");
-        assert!(!field("reason").is_empty(), "and why it is here: {letter:?}");
+        assert!(
+            !field("reason").is_empty(),
+            "and why it is here: {letter:?}"
+        );
     }
     assert_eq!(letters.len(), 3);
 }
@@ -251,12 +350,17 @@ async fn a_redis_that_hangs_never_stops_the_intake() {
     switch.place_calls(load(20_000)).await;
     let sent = switch.sent();
     assert_eq!(sent.dropped, 0, "FreeSWITCH never had to drop an event");
-    host.wait_status("all of it is read while Redis hangs", |status| status["counts"]["inputs"] == sent.queued);
+    host.wait_status("all of it is read while Redis hangs", |status| {
+        status["counts"]["inputs"] == sent.queued
+    });
     redis.signal("CONT");
     let status = host.wait_settled(sent.queued);
     assert_eq!(status["counts"]["lost"], 0, "nothing is lost: {status:#}");
     let written = redis.ask::<u64>(&["XLEN", STREAM]) + redis.ask::<u64>(&["XLEN", JOBS]);
-    assert_eq!(status["counts"]["delivered"], written, "each once: {status:#}");
+    assert_eq!(
+        status["counts"]["delivered"], written,
+        "each once: {status:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,10 +376,21 @@ async fn what_a_full_buffer_cannot_hold_is_counted_and_the_newest_is_kept() {
     let status = host.wait_settled(5_000);
     let lost = status["counts"]["lost_by"]["buffer_full"].as_u64().unwrap();
     assert!(lost > 0, "there was no room for all: {status:#}");
-    assert_eq!(status["counts"]["delivered"], 5_000 - lost, "what is not lost is delivered: {status:#}");
+    assert_eq!(
+        status["counts"]["delivered"],
+        5_000 - lost,
+        "what is not lost is delivered: {status:#}"
+    );
     let kept = numbered::in_stream(&redis, STREAM);
     assert_eq!(kept.len() as u64, 5_000 - lost, "each once");
     assert!(kept.is_sorted(), "in order");
-    assert!(kept.ends_with(&(4_500..5_000).collect::<Vec<u64>>()), "the newest are kept");
-    assert!(host.log().contains("buffer full: the oldest events are lost"), "it is said aloud");
+    assert!(
+        kept.ends_with(&(4_500..5_000).collect::<Vec<u64>>()),
+        "the newest are kept"
+    );
+    assert!(
+        host.log()
+            .contains("buffer full: the oldest events are lost"),
+        "it is said aloud"
+    );
 }

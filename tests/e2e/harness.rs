@@ -55,7 +55,7 @@ pub fn component(name: &str) -> PathBuf {
 
 /// Waits until `done` gives something; fails with `what` if it does not in time.
 #[track_caller]
-pub fn wait_for<T>(what: &str, done: impl Fn() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = done() {
@@ -214,6 +214,12 @@ impl Setup {
 
     pub fn arg(mut self, arg: &str) -> Setup {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Another command line in place of `run`.
+    pub fn instead(mut self, args: &[&str]) -> Setup {
+        self.args = args.iter().map(OsString::from).collect();
         self
     }
 
@@ -394,6 +400,11 @@ impl Host {
 
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().unwrap()
     }
 
     /// SIGTERM, and its end.

@@ -2,10 +2,13 @@
 
 mod captures;
 mod captures_simulator;
+mod cli;
 mod delivery;
+mod demo;
 mod filters;
 mod harness;
 mod hostile;
+mod http;
 mod links;
 mod numbered;
 mod proxy;

@@ -35,9 +35,19 @@ pub(crate) fn in_stream(redis: &Redis, stream: &str) -> Vec<u64> {
 pub(crate) fn check(redis: &Redis, stream: &str, expected: impl IntoIterator<Item = u64>) {
     let found = in_stream(redis, stream);
     let expected: Vec<u64> = expected.into_iter().collect();
-    let place = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+    let place = found
+        .iter()
+        .zip(&expected)
+        .position(|(found, expected)| found != expected);
     let place = place.unwrap_or(found.len().min(expected.len()));
-    let near = |numbers: &[u64]| numbers.iter().skip(place).take(5).copied().collect::<Vec<_>>();
+    let near = |numbers: &[u64]| {
+        numbers
+            .iter()
+            .skip(place)
+            .take(5)
+            .copied()
+            .collect::<Vec<_>>()
+    };
     let (is, should) = (near(&found), near(&expected));
     assert!(
         found == expected,

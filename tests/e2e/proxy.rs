@@ -76,12 +76,16 @@ impl Proxy {
     /// Waits until Redis has done all that this connection brought, and both sides are closed.
     #[track_caller]
     pub(crate) fn wait_over(&self, number: usize) {
-        self.wait("the connection is over", |rules| rules.over.contains(&number));
+        self.wait("the connection is over", |rules| {
+            rules.over.contains(&number)
+        });
     }
 
     #[track_caller]
     fn wait(&self, what: &str, done: impl Fn(&Rules) -> bool) {
-        wait_for(what, || done(&self.gate.rules.lock().unwrap()).then_some(()));
+        wait_for(what, || {
+            done(&self.gate.rules.lock().unwrap()).then_some(())
+        });
     }
 }
 
@@ -93,18 +97,27 @@ impl Gate {
 
     fn pass_when(&self, may_pass: impl Fn(&mut Rules) -> bool) {
         let rules = self.rules.lock().unwrap();
-        drop(self.changed.wait_timeout_while(rules, DEADLINE, |rules| !may_pass(rules)).unwrap());
+        drop(
+            self.changed
+                .wait_timeout_while(rules, DEADLINE, |rules| !may_pass(rules))
+                .unwrap(),
+        );
     }
 
     fn serve(self: &Arc<Gate>, number: usize, client: TcpStream, server: TcpStream) {
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        let (from, to, gate) = (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(self));
+        let (from, to, gate) = (
+            client.try_clone().unwrap(),
+            server.try_clone().unwrap(),
+            Arc::clone(self),
+        );
         thread::spawn(move || {
             copy(from, to, |bytes| {
                 let is_batch = bytes.windows(4).any(|word| word == b"XADD");
                 gate.pass_when(|rules| {
-                    let may_pass = !is_batch || !rules.hold_batches || rules.let_go.contains(&number);
+                    let may_pass =
+                        !is_batch || !rules.hold_batches || rules.let_go.contains(&number);
                     if !may_pass {
                         rules.held.insert(number);
                     }
@@ -114,7 +127,9 @@ impl Gate {
         });
         let gate = Arc::clone(self);
         thread::spawn(move || {
-            copy(server, client, |_| gate.pass_when(|rules| !rules.hold_replies));
+            copy(server, client, |_| {
+                gate.pass_when(|rules| !rules.hold_replies)
+            });
             gate.change(|rules| {
                 rules.over.insert(number);
             });

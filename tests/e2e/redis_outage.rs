@@ -29,7 +29,9 @@ fn setup(switch: &Simulator, redis: &Redis) -> Setup {
 #[track_caller]
 fn wait_growth(redis: &Redis) {
     let before: u64 = redis.ask(&["XLEN", STREAM]);
-    wait_for("the stream grows", || (redis.ask::<u64>(&["XLEN", STREAM]) > before + 100).then_some(()));
+    wait_for("the stream grows", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) > before + 100).then_some(())
+    });
 }
 
 #[track_caller]
@@ -43,7 +45,10 @@ fn wait_not_ready(host: &Host, error: &str) {
 fn check_all(host: &Host, redis: &Redis, count: u64) {
     let status = host.wait_settled(count);
     numbered::check(redis, STREAM, 0..count);
-    assert_eq!(status["counts"]["delivered"], count, "and each is counted once: {status:#}");
+    assert_eq!(
+        status["counts"]["delivered"], count,
+        "and each is counted once: {status:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,11 +59,17 @@ async fn a_restart_of_redis_under_load_loses_and_repeats_nothing() {
     let firing = Firing::start(&switch);
     wait_growth(&redis);
     redis.shut_down();
-    host.wait_status("the loss is noticed", |status| status["links"]["redis"]["losses"] == 1);
+    host.wait_status("the loss is noticed", |status| {
+        status["links"]["redis"]["losses"] == 1
+    });
     redis.up();
     wait_growth(&redis);
     check_all(&host, &redis, firing.stop().await);
-    assert_eq!(host.metric("telephony_redis_reconnections_total"), Some(1.0), "it is counted");
+    assert_eq!(
+        host.metric("telephony_redis_reconnections_total"),
+        Some(1.0),
+        "it is counted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,8 +92,13 @@ async fn a_redis_that_is_away_at_start_gets_what_came_meanwhile() {
     let (switch, mut redis) = (switch().await, Redis::start());
     redis.kill();
     let host = setup(&switch, &redis).start();
-    wait_not_ready(&host, "redis: cannot connect: Connection refused (os error 111)");
-    host.wait_status("FreeSWITCH is there", |status| status["links"]["esl"]["state"] == "ready");
+    wait_not_ready(
+        &host,
+        "redis: cannot connect: Connection refused (os error 111)",
+    );
+    host.wait_status("FreeSWITCH is there", |status| {
+        status["links"]["esl"]["state"] == "ready"
+    });
     numbered::fire(&switch, 0..3_000);
     redis.up();
     check_all(&host, &redis, 3_000);
@@ -107,7 +123,9 @@ async fn behind_proxy() -> (Arc<Simulator>, Redis, Proxy, Host) {
     let (switch, redis) = (switch().await, Redis::start());
     let proxy = Proxy::to(redis.port);
     let through = format!("127.0.0.1:{}", proxy.port);
-    let host = setup(&switch, &redis).env("REDIS_REMOTE_ADDR", &through).start();
+    let host = setup(&switch, &redis)
+        .env("REDIS_REMOTE_ADDR", &through)
+        .start();
     host.wait_ready();
     numbered::fire(&switch, 0..10);
     host.wait_settled(10);
@@ -139,7 +157,10 @@ async fn a_batch_that_arrives_while_it_is_sent_again_fences_the_second_one() {
     proxy.let_go(1);
     proxy.let_go(2);
     check_all(&host, &redis, 11);
-    assert!(host.log().contains("batch fenced by the cursor"), "the second one found the cursor moved");
+    assert!(
+        host.log().contains("batch fenced by the cursor"),
+        "the second one found the cursor moved"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,21 +171,34 @@ async fn a_batch_whose_reply_is_lost_is_not_sent_again() {
     wait_not_ready(&host, "redis: no reply within 300 ms");
     proxy.hold_replies(false);
     check_all(&host, &redis, 20);
-    assert!(host.log().contains("batch was executed before the connection broke"), "the cursor told");
+    assert!(
+        host.log()
+            .contains("batch was executed before the connection broke"),
+        "the cursor told"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_redis_password_is_named_and_never_shown() {
     let (switch, redis) = (switch().await, Redis::start());
-    let user = ["ACL", "SETUSER", "jack", "on", "~*", "&*", "+@all", ">right"];
+    let user = [
+        "ACL", "SETUSER", "jack", "on", "~*", "&*", "+@all", ">right",
+    ];
     redis.ask::<()>(&user);
     let url = format!("redis://jack:s3cret-but-wrong@127.0.0.1:{}/2", redis.port);
-    let host = setup(&switch, &redis).env("JACKFIELD_REDIS_URL", &url).start();
+    let host = setup(&switch, &redis)
+        .env("JACKFIELD_REDIS_URL", &url)
+        .start();
     let advice = "check the user and password of redis.url (REDIS_REMOTE_PASSWORD)";
     wait_not_ready(&host, &format!("redis: password rejected: {advice}"));
     numbered::fire(&switch, 0..10);
-    let seen = ["/health", "/status", "/metrics", "/readyz"].map(|path| host.get(path).1).concat();
-    assert!(!(seen + &host.log()).contains("s3cret"), "the password is shown nowhere");
+    let seen = ["/health", "/status", "/metrics", "/readyz"]
+        .map(|path| host.get(path).1)
+        .concat();
+    assert!(
+        !(seen + &host.log()).contains("s3cret"),
+        "the password is shown nowhere"
+    );
     redis.ask::<()>(&["ACL", "SETUSER", "jack", ">s3cret-but-wrong"]);
     check_all(&host, &redis, 10);
 }
@@ -225,7 +259,10 @@ fn check_dead(redis: &Redis, stream: &str, reason: &str, numbers: std::ops::Rang
     numbered::check(redis, DEAD, numbers);
     for letter in redis.entries(DEAD) {
         assert_eq!(field(&letter, "streams"), stream, "where it was to go");
-        assert!(field(&letter, "reason").starts_with(reason), "why it is here: {letter:?}");
+        assert!(
+            field(&letter, "reason").starts_with(reason),
+            "why it is here: {letter:?}"
+        );
     }
 }
 
@@ -238,7 +275,11 @@ async fn a_key_of_another_type_makes_dead_letters_and_delays_no_neighbour() {
     fire_both(&switch, 200);
     let status = host.wait_settled(400);
     let counts = &status["counts"];
-    assert_eq!((&counts["delivered"], &counts["dead_lettered"]), (&200.into(), &200.into()), "{status:#}");
+    assert_eq!(
+        (&counts["delivered"], &counts["dead_lettered"]),
+        (&200.into(), &200.into()),
+        "{status:#}"
+    );
     check_dead(&redis, STREAM, "WRONGTYPE", 0..200);
     numbered::check(&redis, JOBS, 0..200);
     redis.ask::<()>(&["DEL", STREAM]);
@@ -251,17 +292,32 @@ async fn a_key_of_another_type_makes_dead_letters_and_delays_no_neighbour() {
 async fn a_forbidden_key_makes_dead_letters_and_stops_no_neighbour() {
     let (switch, redis) = (switch().await, Redis::start());
     let keys = ["~jackfield:*", &format!("~{STREAM}"), &format!("~{DEAD}")];
-    redis.ask::<()>(&[&["ACL", "SETUSER", "jack", "on", ">right", "+@all"], keys.as_slice()].concat());
+    redis.ask::<()>(
+        &[
+            &["ACL", "SETUSER", "jack", "on", ">right", "+@all"],
+            keys.as_slice(),
+        ]
+        .concat(),
+    );
     let url = format!("redis://jack:right@127.0.0.1:{}/2", redis.port);
-    let host = setup(&switch, &redis).env("JACKFIELD_REDIS_URL", &url).start();
+    let host = setup(&switch, &redis)
+        .env("JACKFIELD_REDIS_URL", &url)
+        .start();
     host.wait_ready();
     fire_both(&switch, 100);
     let status = host.wait_settled(200);
     let counts = &status["counts"];
-    assert_eq!((&counts["delivered"], &counts["dead_lettered"]), (&100.into(), &100.into()), "{status:#}");
+    assert_eq!(
+        (&counts["delivered"], &counts["dead_lettered"]),
+        (&100.into(), &100.into()),
+        "{status:#}"
+    );
     check_dead(&redis, JOBS, "NOPERM", 0..100);
     numbered::check(&redis, STREAM, 0..100);
-    assert_eq!(status["links"]["redis"]["losses"], 0, "the connection is kept: {status:#}");
+    assert_eq!(
+        status["links"]["redis"]["losses"], 0,
+        "the connection is kept: {status:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,14 +331,23 @@ async fn what_even_the_dead_letters_do_not_take_is_counted_as_lost() {
     switch.write_raw(Bytes::from(malformed)).await;
     let status = host.wait_settled(101);
     let counts = &status["counts"];
-    assert_eq!(counts["lost_by"]["dead_letter_refused"], 51, "with its cause: {status:#}");
-    assert_eq!(counts["delivered"], 50, "the neighbours are delivered: {status:#}");
+    assert_eq!(
+        counts["lost_by"]["dead_letter_refused"], 51,
+        "with its cause: {status:#}"
+    );
+    assert_eq!(
+        counts["delivered"], 50,
+        "the neighbours are delivered: {status:#}"
+    );
     numbered::check(&redis, JOBS, 0..50);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_redis_would_not_take_is_a_dead_letter_cut_short() {
-    let (switch, redis) = (switch().await, Redis::start_with(&["--proto-max-bulk-len", "1mb"]));
+    let (switch, redis) = (
+        switch().await,
+        Redis::start_with(&["--proto-max-bulk-len", "1mb"]),
+    );
     let host = setup(&switch, &redis).start();
     host.wait_ready();
     numbered::fire(&switch, 0..1);
@@ -293,11 +358,20 @@ async fn an_event_that_redis_would_not_take_is_a_dead_letter_cut_short() {
     let letter = &redis.entries(DEAD)[0];
     let reason = field(letter, "reason");
     assert!(reason.starts_with("too large: "), "{reason}");
-    assert!(reason.ends_with(" bytes; Redis takes 1048576 (proto-max-bulk-len)"), "{reason}");
+    assert!(
+        reason.ends_with(" bytes; Redis takes 1048576 (proto-max-bulk-len)"),
+        "{reason}"
+    );
     assert_eq!(field(letter, "streams"), JOBS);
-    assert!(field(letter, "event").starts_with("{\"Event-Name\":\"DTMF\""), "its beginning is kept");
+    assert!(
+        field(letter, "event").starts_with("{\"Event-Name\":\"DTMF\""),
+        "its beginning is kept"
+    );
     numbered::check(&redis, STREAM, 0..2);
-    assert_eq!(status["links"]["redis"]["losses"], 0, "the connection is kept: {status:#}");
+    assert_eq!(
+        status["links"]["redis"]["losses"], 0,
+        "the connection is kept: {status:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,5 +385,57 @@ async fn a_dead_letter_of_a_stream_of_fields_has_the_whole_event() {
     host.wait_settled(1);
     check_dead(&redis, "fields", "WRONGTYPE", 0..1);
     let event: Value = redis.events(DEAD).remove(0);
-    assert_eq!((&event["Event-Name"], &event["_body"]), (&"CUSTOM".into(), &"hello".into()), "{event:#}");
+    assert_eq!(
+        (&event["Event-Name"], &event["_body"]),
+        (&"CUSTOM".into(), &"hello".into()),
+        "{event:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_too_large_itself_is_cut_short() {
+    let (switch, redis) = (
+        switch().await,
+        Redis::start_with(&["--proto-max-bulk-len", "1mb"]),
+    );
+    let host = setup(&switch, &redis).start();
+    host.wait_ready();
+    let malformed = format!(
+        "Content-Length: {}\nContent-Type: text/event-json\n\n",
+        2 << 20
+    );
+    let malformed = malformed + &"x".repeat(2 << 20);
+    switch.write_raw(Bytes::from(malformed)).await;
+    numbered::fire(&switch, 0..10);
+    let status = host.wait_settled(11);
+    numbered::check(&redis, STREAM, 0..10);
+    assert_eq!(status["counts"]["dead_lettered"], 1, "{status:#}");
+    assert_eq!(
+        field(&redis.entries(DEAD)[0], "frame").len(),
+        64 << 10,
+        "its beginning is kept"
+    );
+    assert_eq!(
+        status["links"]["redis"]["losses"], 0,
+        "the connection is kept: {status:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_two_streams_is_in_the_one_that_takes_it() {
+    let (switch, redis) = (switch().await, Redis::start());
+    redis.ask::<()>(&["SET", "freeswitch:a", "somebody else's"]);
+    let rule = "[[rule]]\nevent = \"CUSTOM\"\nstreams = [\"freeswitch:a\", \"freeswitch:b\"]\n";
+    let host = setup(&switch, &redis)
+        .filter("10-route", "route", rule)
+        .start();
+    host.wait_ready();
+    numbered::fire(&switch, 0..50);
+    let status = host.wait_settled(50);
+    assert_eq!(
+        status["counts"]["dead_lettered"], 50,
+        "an event with a dead entry is one: {status:#}"
+    );
+    check_dead(&redis, "freeswitch:a", "WRONGTYPE", 0..50);
+    numbered::check(&redis, "freeswitch:b", 0..50);
 }

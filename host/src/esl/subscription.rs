@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::EventsWanted;
 use crate::event::Format;
 
 const CUSTOM: &str = "CUSTOM";
@@ -28,6 +29,17 @@ impl Subscription {
             names: BTreeSet::from(["HEARTBEAT".to_owned()]),
             ..Subscription::default()
         }
+    }
+
+    /// What the settings alone ask for; with `auto`, routes and filters add to it.
+    pub fn of(settings: &EventsWanted) -> Subscription {
+        let mut wanted = Subscription::new();
+        if let EventsWanted::List(events) = settings {
+            for event in events {
+                wanted.add(&event.name, event.subclass.as_deref());
+            }
+        }
+        wanted
     }
 
     /// Adds every event that there is.

@@ -318,9 +318,7 @@ impl Event {
 
     fn decode(&self, span: &Span, encoding: Encoding) -> Cow<'_, str> {
         match encoding {
-            Encoding::Json | Encoding::Plain | Encoding::PlainBody => {
-                String::from_utf8_lossy(self.raw(span))
-            }
+            Encoding::Json | Encoding::Plain | Encoding::PlainBody => text::lossy(self.raw(span)),
             Encoding::JsonEscaped => Cow::Owned(text::unescape(self.raw(span))),
             Encoding::JsonArray => Cow::Owned(text::join_array(self.raw(span))),
             Encoding::PlainEncoded => Cow::Owned(text::percent_decode(self.raw(span))),

@@ -1,5 +1,7 @@
 //! Decoding of values: JSON escapes, percent-encoding, arrays. And their encoding as JSON.
 
+use std::borrow::Cow;
+
 /// What FreeSWITCH puts before an array that it writes as one value.
 pub(super) const ARRAY: &str = "ARRAY::";
 /// What stands between its elements.
@@ -28,6 +30,14 @@ pub(super) fn next_special(bytes: &[u8], mut at: usize) -> usize {
         .iter()
         .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))
         .unwrap_or(rest.len())
+}
+
+/// Bytes as text. Nearly all are UTF-8, for which the standard library's check is faster than its repair.
+pub(super) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 /// The text of a JSON string's inside. A lone surrogate becomes U+FFFD.

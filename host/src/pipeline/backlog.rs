@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::esl::Received;
 use crate::event::Format;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -67,13 +68,24 @@ impl Backlog {
         }
     }
 
-    /// Takes inputs in; gives up the oldest where there is no room.
-    pub fn push(&self, inputs: impl ExactSizeIterator<Item = Input>) {
-        self.ledger.received(inputs.len() as u64);
+    /// Takes in what one read of the socket brought; gives up the oldest inputs where there is no room. Events that were
+    /// too large to keep are received, and lost.
+    pub fn receive(&self, received: Received) {
+        let Received {
+            at_us: received_us,
+            events,
+            too_large,
+        } = received;
+        self.ledger.received(events.len() as u64 + too_large);
+        self.ledger.lost("too_large", too_large);
         let mut waiting = self.lock();
-        for input in inputs {
-            waiting.bytes += input.bytes.len();
-            waiting.inputs.push_back(input);
+        for (format, bytes) in events {
+            waiting.bytes += bytes.len();
+            waiting.inputs.push_back(Input {
+                format,
+                bytes,
+                received_us,
+            });
         }
         let mut lost = 0;
         while waiting.inputs.len() > self.max_events || waiting.bytes > MAX_BYTES {

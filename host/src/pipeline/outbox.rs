@@ -126,15 +126,6 @@ impl Outbox {
         taken
     }
 
-    /// Events that are still here.
-    pub fn pending(&self) -> u64 {
-        self.lock()
-            .decisions
-            .iter()
-            .map(|decision| decision.events.len() as u64)
-            .sum()
-    }
-
     fn show(&self, waiting: &Waiting) {
         self.metrics
             .writer_size

@@ -111,7 +111,10 @@ impl Batch {
                 });
                 let (letters, gone): (Vec<_>, Vec<_>) =
                     dead.partition(|(entry, _)| !routes.is_dead(entry));
-                lost += u64::from(!gone.is_empty());
+                if !gone.is_empty() {
+                    lost += 1;
+                    continue;
+                }
                 let entries: Vec<Entry> = letters
                     .into_iter()
                     .flat_map(|(entry, error)| routes.refused(entry, error, max_bytes).entries)
@@ -141,30 +144,40 @@ impl Batch {
         routes: &Routes,
         max_bytes: usize,
     ) -> bool {
+        let Some((refused, dead)) = self.entry_mut(entry) else {
+            return false;
+        };
+        if routes.is_dead(refused) {
+            return false;
+        }
+        if let Some(letter) = routes.refused(refused, error, max_bytes).entries.pop() {
+            *refused = letter;
+            *dead = true;
+        }
+        true
+    }
+
+    /// Cuts the values of an entry that are over `max_bytes`: a dead letter that is too large itself.
+    pub(super) fn shorten(&mut self, entry: usize, max_bytes: usize) {
+        let fields = self.entry_mut(entry).map(|(entry, _)| &mut entry.fields);
+        for (_, value) in fields.into_iter().flatten() {
+            value.truncate(max_bytes);
+        }
+    }
+
+    /// An entry by its number, and whether its event is a dead letter.
+    fn entry_mut(&mut self, number: usize) -> Option<(&mut Entry, &mut bool)> {
+        let events = self.decisions.iter_mut().flat_map(|one| &mut one.events);
         let mut at = 0;
-        for event in self
-            .decisions
-            .iter_mut()
-            .flat_map(|decision| &mut decision.events)
-        {
+        for event in events {
             let range = at..at + event.entries.len();
             at = range.end;
-            let Some(refused) = entry
-                .checked_sub(range.start)
-                .and_then(|at| event.entries.get_mut(at))
-            else {
-                continue;
-            };
-            if routes.is_dead(refused) {
-                return false;
+            if range.contains(&number) {
+                let entry = event.entries.get_mut(number - range.start)?;
+                return Some((entry, &mut event.dead));
             }
-            if let Some(letter) = routes.refused(refused, error, max_bytes).entries.pop() {
-                *refused = letter;
-                event.dead = true;
-            }
-            return true;
         }
-        false
+        None
     }
 
     /// The first entry with a value over `max_bytes`, which would make Redis close the connection.
@@ -193,9 +206,9 @@ impl Batch {
                 continue;
             }
             if event.dead {
-                dead += 1
+                dead += 1;
             } else {
-                delivered += 1
+                delivered += 1;
             }
         }
         (delivered, dead)

@@ -31,6 +31,8 @@ const MAX_BATCH: usize = 64;
 const PING: Duration = Duration::from_secs(1);
 /// Redis' own default for `proto-max-bulk-len`, where it may not be asked.
 const MAX_BULK: usize = 512 << 20;
+/// The least that Redis lets it be; every dead letter fits.
+const MIN_BULK: usize = 1 << 20;
 /// What a dead letter keeps of an event that is too large.
 const DEAD_BYTES: usize = 64 << 10;
 
@@ -237,7 +239,8 @@ impl Lane {
                 connection.max_bulk
             );
             if !batch.replace(entry, &reason, &self.routes, DEAD_BYTES) {
-                break;
+                tracing::warn!(reason, "dead letter cut short");
+                batch.shorten(entry, DEAD_BYTES);
             }
         }
         let Answer { outcome, cursor } = batch.read(&connection.ask(&batch.commands(&key)).await?);
@@ -249,7 +252,7 @@ impl Lane {
             }
             // Something else moved the cursor: our own batch, late, or another host. The new cursor tells.
             Outcome::Fenced => {
-                tracing::warn!(cursor = ?cursor, position = batch.position, "batch fenced by the cursor")
+                tracing::warn!(cursor = ?cursor, position = batch.position, "batch fenced by the cursor");
             }
             Outcome::EntryRefused(entry, error) => {
                 self.metrics.errors.inc();
@@ -374,10 +377,9 @@ impl Connection {
         if let Some(Value::Array(setting)) = replies.get(3)
             && let Some(Value::BulkString(bytes)) = setting.get(1)
         {
-            self.max_bulk = std::str::from_utf8(bytes)
-                .ok()
-                .and_then(|bytes| bytes.parse().ok())
-                .unwrap_or(MAX_BULK);
+            let bytes = std::str::from_utf8(bytes).ok();
+            let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+            self.max_bulk = bytes.unwrap_or(MAX_BULK).max(MIN_BULK);
         }
         Ok(())
     }

@@ -25,9 +25,16 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Runs until the outbox is closed and drained. An error means that nobody reads any more.
-    pub async fn run(self) -> std::io::Result<()> {
+    /// Runs until the outbox is closed and drained, or nobody reads any more.
+    pub async fn run(self) {
         self.link.ready();
+        if let Err(error) = self.print().await {
+            tracing::error!(%error, "standard output is gone");
+        }
+        self.link.stopped();
+    }
+
+    async fn print(&self) -> std::io::Result<()> {
         let mut out = tokio::io::stdout();
         while let Some(decisions) = self.outbox.take(64).await {
             let deliveries: Vec<_> = decisions
@@ -55,7 +62,6 @@ impl Printer {
             self.metrics.processed.inc_by(delivered);
             self.ledger.written(delivered, dead);
         }
-        self.link.stopped();
         Ok(())
     }
 }

@@ -1,0 +1,44 @@
+//! A thread of the host's own: named, owned, and its death noticed.
+//!
+//! The pipeline and the loader are threads and not tasks because filters are called synchronously. Inside, the runtime is
+//! entered: what a filter does through WASI may need it.
+
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+/// A running thread.
+#[derive(Debug)]
+pub struct Worker {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts a thread of this name; must be called on the runtime.
+    pub fn start(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<Worker> {
+        let runtime = tokio::runtime::Handle::current();
+        let (alive, ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                // Dropped at the end, whether that is a return or a panic.
+                let _alive = alive;
+                let _runtime = runtime.enter();
+                run();
+            })?;
+        Ok(Worker { thread, ended })
+    }
+
+    /// Ready when the thread has ended, however.
+    pub async fn ended(&mut self) {
+        // The sender never sends: it is dropped.
+        let _dropped = (&mut self.ended).await;
+    }
+
+    /// Waits for the end; false if it was a panic.
+    pub async fn join(mut self) -> bool {
+        self.ended().await;
+        self.thread.join().is_ok()
+    }
+}
