@@ -2,7 +2,6 @@
 //!
 //! The components come from `make filters` and `cargo build -p yardstick`; `make bench` builds both first.
 
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(
     clippy::expect_used,
     reason = "a benchmark that cannot start must say why"
@@ -96,10 +95,10 @@ fn events(criterion: &mut Criterion) {
     let (json, plain) = (json(), plain(&json()));
     let mut group = criterion.benchmark_group("event");
     group.bench_function("frame to event, json", |b| {
-        b.iter(|| Event::parse(Format::Json, json.clone()))
+        b.iter(|| Event::parse(Format::Json, json.clone()));
     });
     group.bench_function("frame to event, plain", |b| {
-        b.iter(|| Event::parse(Format::Plain, plain.clone()))
+        b.iter(|| Event::parse(Format::Plain, plain.clone()));
     });
     let unedited = Event::parse(Format::Json, json.clone()).expect("the event parses");
     let mut edited = unedited.clone();

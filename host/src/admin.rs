@@ -123,17 +123,16 @@ impl View {
             },
         })
     }
+}
 
-    /// Loopback peers, or the token.
-    fn admits(&self, peer: SocketAddr, headers: &HeaderMap) -> bool {
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let token = given.and_then(|given| given.strip_prefix("Bearer "));
-        let right =
-            token.is_some_and(|token| !self.token.is_empty() && same(token, self.token.expose()));
-        right || peer.ip().to_canonical().is_loopback()
-    }
+/// Loopback peers, or the token.
+fn admits(token: &Secret, peer: SocketAddr, headers: &HeaderMap) -> bool {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|given| given.strip_prefix("Bearer "));
+    let right = given.is_some_and(|given| !token.is_empty() && same(given, token.expose()));
+    right || peer.ip().to_canonical().is_loopback()
 }
 
 /// Compares all bytes whatever they are, so that the time taken tells nothing.
@@ -186,10 +185,61 @@ async fn status(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if view.admits(peer, &headers) {
+    if admits(&view.token, peer, &headers) {
         return Json(view.status()).into_response();
     }
     let why =
         "status is for loopback peers, or for the token of http.token (Authorization: Bearer …)\n";
     (StatusCode::FORBIDDEN, why).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, header};
+
+    use super::admits;
+    use crate::config::Secret;
+
+    fn check(token: &str, peer: &str, given: Option<&str>) -> bool {
+        let given = given.map(|given| (header::AUTHORIZATION, given.parse().unwrap()));
+        let headers: HeaderMap = given.into_iter().collect();
+        admits(&Secret::new(token), peer.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn loopback_needs_no_token() {
+        for peer in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(check("secret", peer, None), "{peer}");
+        }
+    }
+
+    #[test]
+    fn any_other_peer_needs_the_very_token() {
+        for peer in [
+            "192.0.2.7:1",
+            "[2001:db8::7]:1",
+            "[::ffff:192.0.2.7]:1",
+            "0.0.0.0:1",
+        ] {
+            assert!(check("secret", peer, Some("Bearer secret")), "{peer}");
+            for given in [
+                None,
+                Some("Bearer secreT"),
+                Some("Bearer secret2"),
+                Some("Bearer "),
+                Some("secret"),
+            ] {
+                assert!(!check("secret", peer, given), "{peer} with {given:?}");
+            }
+            assert!(
+                !check("", peer, Some("Bearer ")),
+                "no token is configured, so none is right"
+            );
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Setup, component, free_port, place_filter, wait_for};
+use crate::harness::{Setup, free_port, wait_for};
 use crate::scene::{EVENTS, Scene, number};
 
 /// A stop may take this long, and a little for a loaded machine.
@@ -26,8 +26,16 @@ const GO_DEFAULTS: &str = "ESL_HOST=127.0.0.1 ESL_PORT=8021 ESL_PASSWORD=ClueCon
 #[track_caller]
 fn assert_refused(setup: Setup, lines: &[&str]) {
     let (code, out, log) = setup.run();
-    assert_eq!((code, out.as_str()), (2, ""), "wrong configuration ends with 2: {log}");
-    assert_eq!(log.lines().collect::<Vec<_>>(), lines, "each mistake is a line, and nothing else is said");
+    assert_eq!(
+        (code, out.as_str()),
+        (2, ""),
+        "wrong configuration ends with 2: {log}"
+    );
+    assert_eq!(
+        log.lines().collect::<Vec<_>>(),
+        lines,
+        "each mistake is a line, and nothing else is said"
+    );
 }
 
 #[test]
@@ -62,21 +70,36 @@ fn all_mistakes_of_file_variables_and_flags_come_in_one_go() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_its_reason() {
     let missing = Setup::default().arg("--config").arg("no/such.toml");
-    assert_refused(missing, &["no/such.toml: cannot be read: No such file or directory (os error 2)"]);
+    assert_refused(
+        missing,
+        &["no/such.toml: cannot be read: No such file or directory (os error 2)"],
+    );
     let folder = Setup::default();
     fs::create_dir(folder.filters().with_file_name("jackfield.toml")).unwrap();
-    assert_refused(folder, &["jackfield.toml: cannot be read: Is a directory (os error 21)"]);
+    assert_refused(
+        folder,
+        &["jackfield.toml: cannot be read: Is a directory (os error 21)"],
+    );
     let torn = Setup::default().config("[esl\nport = 1\n");
-    assert_refused(torn, &["jackfield.toml: line 1, column 5: unclosed table, expected `]`"]);
+    assert_refused(
+        torn,
+        &["jackfield.toml: line 1, column 5: unclosed table, expected `]`"],
+    );
 }
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
     for (args, part) in [
-        (&["run", "--set", "esl.host"][..], "expected KEY=VALUE, such as esl.host=127.0.0.1"),
+        (
+            &["run", "--set", "esl.host"][..],
+            "expected KEY=VALUE, such as esl.host=127.0.0.1",
+        ),
         (&["rum"], "unrecognized subcommand 'rum'"),
         (&[], "Usage: jackfield <COMMAND>"),
-        (&["demo", "--events", "many"], "invalid value 'many' for '--events <N>'"),
+        (
+            &["demo", "--events", "many"],
+            "invalid value 'many' for '--events <N>'",
+        ),
     ] {
         let (code, _, log) = Setup::default().instead(args).run();
         assert!(code == 2 && log.contains(part), "{args:?}: {code} {log}");
@@ -88,10 +111,16 @@ fn every_command_explains_itself_with_an_example() {
     for command in ["run", "check", "health", "demo"] {
         let (code, out, _) = Setup::default().instead(&[command, "--help"]).run();
         assert_eq!(code, 0);
-        assert!(out.contains("Example") && out.contains(&format!("  jackfield {command}")), "{command}: {out}");
+        assert!(
+            out.contains("Example") && out.contains(&format!("  jackfield {command}")),
+            "{command}: {out}"
+        );
     }
     let (code, out, _) = Setup::default().instead(&["--help"]).run();
-    assert!(code == 0 && out.contains("Exit codes: 0 done, 1 failed, 2 wrong configuration or usage."), "{out}");
+    assert!(
+        code == 0 && out.contains("Exit codes: 0 done, 1 failed, 2 wrong configuration or usage."),
+        "{out}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +131,9 @@ async fn the_file_in_the_working_folder_is_picked_up() {
 
 #[test]
 fn the_go_services_variables_start_a_host_and_those_without_meaning_are_named_once() {
-    let variables = GO_DEFAULTS.split_whitespace().map(|pair| pair.split_once('=').unwrap());
+    let variables = GO_DEFAULTS
+        .split_whitespace()
+        .map(|pair| pair.split_once('=').unwrap());
     let setup = variables.fold(Setup::default(), |setup, (name, value)| match name {
         // 9876 may be somebody else's on this machine.
         "HEALTH_PORT" => setup.env(name, &free_port().to_string()),
@@ -111,21 +142,45 @@ fn the_go_services_variables_start_a_host_and_those_without_meaning_are_named_on
     let host = setup.start();
     let log = host.log();
     for (variable, why) in [
-        ("READER_WORKERS", "one thread reads the event socket, so that events keep their order"),
-        ("WRITER_RETRY_TTL", "transport faults never drop events here, whatever the retry variables say"),
-        ("REDIS_REMOTE_POOL_SIZE", "one connection to Redis writes everything, in order, with one batch in flight"),
+        (
+            "READER_WORKERS",
+            "one thread reads the event socket, so that events keep their order",
+        ),
+        (
+            "WRITER_RETRY_TTL",
+            "transport faults never drop events here, whatever the retry variables say",
+        ),
+        (
+            "REDIS_REMOTE_POOL_SIZE",
+            "one connection to Redis writes everything, in order, with one batch in flight",
+        ),
     ] {
-        let line = format!("variable accepted without effect variable=\"{variable}\" why=\"{why}\"");
-        assert_eq!(log.matches(&line).count(), 1, "{variable} is named once: {log}");
+        let line =
+            format!("variable accepted without effect variable=\"{variable}\" why=\"{why}\"");
+        assert_eq!(
+            log.matches(&line).count(),
+            1,
+            "{variable} is named once: {log}"
+        );
     }
-    assert_eq!(log.matches("variable accepted without effect").count(), 18, "{log}");
-    assert!(matches!(host.get("/health").0, 200 | 503), "it listens, whatever there is on this machine");
+    assert_eq!(
+        log.matches("variable accepted without effect").count(),
+        19,
+        "{log}"
+    );
+    assert!(
+        matches!(host.get("/health").0, 200 | 503),
+        "it listens, whatever there is on this machine"
+    );
 }
 
 #[test]
 fn check_says_what_a_start_would_find() {
     let setup = || Setup::default().filter("10-version", "hostile", "attack = \"version\"\n");
-    let (code, out, log) = setup().env("WRITER_WORKERS", "10").instead(&["check"]).run();
+    let (code, out, log) = setup()
+        .env("WRITER_WORKERS", "10")
+        .instead(&["check"])
+        .run();
     assert_eq!((code, log.as_str()), (0, ""), "{out}");
     let expected = "WRITER_WORKERS: one connection to Redis writes everything, in order, with one batch in flight\n\
         stream freeswitch:telephony:background-jobs\nstream freeswitch:telephony:events\n\
@@ -140,8 +195,13 @@ fn check_says_what_a_start_would_find() {
 
 #[test]
 fn check_answers_programs_in_json() {
-    let setup = Setup::default().filter("10-version", "hostile", "attack = \"version\"\n").filter("20-refused", "hostile", "attack = \"refuse\"\n");
-    let (code, out, _) = setup.env("READER_WORKERS", "4").instead(&["check", "--json"]).run();
+    let setup = Setup::default()
+        .filter("10-version", "hostile", "attack = \"version\"\n")
+        .filter("20-refused", "hostile", "attack = \"refuse\"\n");
+    let (code, out, _) = setup
+        .env("READER_WORKERS", "4")
+        .instead(&["check", "--json"])
+        .run();
     let expected = serde_json::json!({
         "ok": false,
         "streams": ["freeswitch:telephony:background-jobs", "freeswitch:telephony:events"],
@@ -151,34 +211,72 @@ fn check_answers_programs_in_json() {
         ],
         "notes": [{"variable": "READER_WORKERS", "why": "one thread reads the event socket, so that events keep their order"}],
     });
-    assert_eq!((code, serde_json::from_str::<serde_json::Value>(&out).unwrap()), (2, expected));
-    let (code, out, log) = Setup::default().env("ESL_PORT", "x").instead(&["check", "--json"]).run();
-    assert_eq!((code, out.as_str(), log.as_str()), (2, "", "ESL_PORT = \"x\": allowed is a port from 1 to 65535\n"));
+    assert_eq!(
+        (
+            code,
+            serde_json::from_str::<serde_json::Value>(&out).unwrap()
+        ),
+        (2, expected)
+    );
+    let (code, out, log) = Setup::default()
+        .env("ESL_PORT", "x")
+        .instead(&["check", "--json"])
+        .run();
+    assert_eq!(
+        (code, out.as_str(), log.as_str()),
+        (
+            2,
+            "",
+            "ESL_PORT = \"x\": allowed is a port from 1 to 65535\n"
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_an_exit_code() {
     let port = free_port().to_string();
-    let ask = || Setup::default().env("HEALTH_PORT", &port).instead(&["health"]).run();
+    let ask = || {
+        Setup::default()
+            .env("HEALTH_PORT", &port)
+            .instead(&["health"])
+            .run()
+    };
     let (code, _, log) = ask();
-    let nobody = format!("jackfield: no answer from http://127.0.0.1:{port}/health: Connection refused (os error 111)\n");
+    let nobody = format!(
+        "jackfield: no answer from http://127.0.0.1:{port}/health: Connection refused (os error 111)\n"
+    );
     assert_eq!((code, log), (1, nobody), "nothing listens");
     let mut scene = Scene::start(|setup| setup.env("HEALTH_PORT", &port)).await;
     let (code, out, _) = ask();
-    assert!(code == 0 && out.starts_with("{\"status\":\"healthy\""), "{code} {out}");
+    assert!(
+        code == 0 && out.starts_with("{\"status\":\"healthy\""),
+        "{code} {out}"
+    );
     scene.redis.kill();
-    wait_for("it is not ready", || (scene.host.get("/readyz").0 == 503).then_some(()));
+    wait_for("it is not ready", || {
+        (scene.host.get("/readyz").0 == 503).then_some(())
+    });
     let (code, out, _) = ask();
-    assert!(code == 1 && out.starts_with("{\"status\":\"unhealthy\""), "{code} {out}");
+    assert!(
+        code == 1 && out.starts_with("{\"status\":\"unhealthy\""),
+        "{code} {out}"
+    );
 }
 
 #[test]
 fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (code, _, log) = Setup::default().env("JACKFIELD_HTTP_LISTEN", &address.to_string()).run();
+    let (code, _, log) = Setup::default()
+        .env("JACKFIELD_HTTP_LISTEN", &address.to_string())
+        .run();
     assert_eq!(code, 1, "{log}");
-    assert_eq!(log, format!("jackfield: cannot listen on {address} (http.listen): Address already in use (os error 98)\n"));
+    assert_eq!(
+        log,
+        format!(
+            "jackfield: cannot listen on {address} (http.listen): Address already in use (os error 98)\n"
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,19 +284,35 @@ async fn a_signal_under_load_ends_the_host_with_everything_written() {
     for signal in ["TERM", "INT"] {
         let mut scene = Scene::start(|setup| setup).await;
         let firing = scene.fire_steadily();
-        scene.host.wait_status("events flow", |status| status["counts"]["delivered"].as_u64() >= Some(50));
+        scene.host.wait_status("events flow", |status| {
+            status["counts"]["delivered"].as_u64() >= Some(50)
+        });
         let asked = Instant::now();
         scene.host.signal(signal);
         let ended = scene.host.wait_end();
         assert_eq!(ended.code(), Some(0), "SIG{signal}: {}", scene.host.log());
-        assert!(asked.elapsed() < STOPPED, "SIG{signal}: {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < STOPPED,
+            "SIG{signal}: {:?}",
+            asked.elapsed()
+        );
         scene.stop(firing);
-        let numbers: Vec<u64> = scene.redis.events(EVENTS).iter().filter_map(number).collect();
+        let numbers: Vec<u64> = scene
+            .redis
+            .events(EVENTS)
+            .iter()
+            .filter_map(number)
+            .collect();
         let received = numbers.len() as u64;
-        assert_eq!(numbers, (0..received).collect::<Vec<_>>(), "SIG{signal}: all up to the stop, in order");
-        let line = format!("stopped received={received} delivered={received} dropped=0 dead_lettered=0 lost=0");
-        wait_for("the last line is read", || scene.host.log().contains("INFO stopped").then_some(()));
-        assert!(scene.host.log().contains(&line), "SIG{signal}: {line}: {}", scene.host.log());
+        assert_eq!(
+            numbers,
+            (0..received).collect::<Vec<_>>(),
+            "SIG{signal}: all up to the stop, in order"
+        );
+        let line = format!(
+            "stopped received={received} delivered={received} dropped=0 dead_lettered=0 lost=0"
+        );
+        scene.host.wait_log(&line);
     }
 }
 
@@ -207,7 +321,9 @@ async fn stuck() -> Scene {
     let mut scene = Scene::start(|setup| setup).await;
     scene.redis.kill();
     scene.fire(100);
-    scene.host.wait_status("the events are there", |status| status["counts"]["inputs"] == 100);
+    scene.host.wait_status("the events are there", |status| {
+        status["counts"]["inputs"] == 100
+    });
     scene
 }
 
@@ -216,40 +332,36 @@ async fn a_stop_without_redis_ends_in_time_and_counts_what_is_lost() {
     let mut scene = stuck().await;
     let asked = Instant::now();
     let ended = scene.host.terminate();
-    assert!(asked.elapsed() < STOPPED, "within ten seconds, not {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < STOPPED,
+        "within ten seconds, not {:?}",
+        asked.elapsed()
+    );
     assert_eq!(ended.code(), Some(1), "a loss is a failure");
-    wait_for("the last line is read", || scene.host.log().contains("events were lost").then_some(()));
-    let log = scene.host.log();
-    assert!(log.contains("not drained in time: what is left is lost pending=100"), "{log}");
-    assert!(log.contains("stopped received=100 delivered=0 dropped=0 dead_lettered=0 lost=100"), "{log}");
-    assert!(log.contains("ERROR events were lost lost=100"), "{log}");
+    let log = scene.host.wait_log("ERROR events were lost lost=100");
+    assert!(log.contains("not drained in time pending=100"), "{log}");
+    assert!(
+        log.contains("stopped received=100 delivered=0 dropped=0 dead_lettered=0 lost=100"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_leaves_at_once() {
     let mut scene = stuck().await;
     scene.host.signal("TERM");
-    wait_for("it is stopping", || scene.host.log().contains("INFO stopping").then_some(()));
+    scene.host.wait_log("INFO stopping");
     let asked = Instant::now();
     // A signal that comes before the second handler is there is seen by the first one.
     let ended = wait_for("it ends", || {
         scene.host.signal("INT");
         scene.host.ended()
     });
-    assert!(asked.elapsed() < Duration::from_secs(2), "at once, not {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "at once, not {:?}",
+        asked.elapsed()
+    );
     assert_eq!(ended.code(), Some(1), "{}", scene.host.log());
-    assert!(scene.host.log().contains("second signal: leaving at once"), "{}", scene.host.log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_host_is_checked_by_the_same_words_that_it_logs() {
-    let scene = Scene::start(|setup| {
-        place_filter(&setup.filters(), "10-refused", &component("hostile"), "attack = \"refuse\"\n");
-        setup
-    })
-    .await;
-    let said = "settings refused: refused: `attack` is \"refuse\"";
-    let filter = scene.host.wait_filter("10-refused", |filter| filter["state"] == "refused");
-    assert_eq!(filter["last_error"], said);
-    assert!(scene.host.log().contains("filter refused; events are treated by its on_error"), "{}", scene.host.log());
+    scene.host.wait_log("second signal: leaving at once");
 }

@@ -20,16 +20,28 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The root of the checkout.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn target() -> PathBuf {
     // …/target/debug/deps/e2e-…
-    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+    std::env::current_exe()
+        .unwrap()
+        .ancestors()
+        .nth(3)
+        .unwrap()
+        .to_owned()
 }
 
 fn cargo(args: &[&str]) {
-    let built = Command::new(env!("CARGO")).args(args).current_dir(root()).env("CARGO_TARGET_DIR", target()).status();
+    let built = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target())
+        .status();
     assert!(built.unwrap().success(), "cargo {} failed", args.join(" "));
 }
 
@@ -46,8 +58,23 @@ pub fn jackfield() -> &'static Path {
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
-        let packages = ["-p", "redact", "-p", "route", "-p", "project", "-p", "hostile"];
-        cargo(&[&["build", "--quiet", "--profile", "filter", "--target", "wasm32-wasip2"], packages.as_slice()].concat());
+        let packages = [
+            "-p", "redact", "-p", "route", "-p", "project", "-p", "hostile",
+        ];
+        cargo(
+            &[
+                &[
+                    "build",
+                    "--quiet",
+                    "--profile",
+                    "filter",
+                    "--target",
+                    "wasm32-wasip2",
+                ],
+                packages.as_slice(),
+            ]
+            .concat(),
+        );
         target().join("wasm32-wasip2/filter")
     });
     folder.join(format!("{name}.wasm"))
@@ -61,14 +88,21 @@ pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = done() {
             return found;
         }
-        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(
+            started.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A redis-server of the test's own.
@@ -88,7 +122,12 @@ impl Redis {
     /// With further arguments of redis-server, such as `--appendonly yes`.
     pub fn start_with(args: &[&str]) -> Redis {
         let args = args.iter().map(ToString::to_string).collect();
-        let mut redis = Redis { port: free_port(), dir: tempfile::tempdir().unwrap(), server: None, args };
+        let mut redis = Redis {
+            port: free_port(),
+            dir: tempfile::tempdir().unwrap(),
+            server: None,
+            args,
+        };
         redis.up();
         redis
     }
@@ -96,7 +135,15 @@ impl Redis {
     /// Starts it again on the same port and folder.
     pub fn up(&mut self) {
         let server = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &self.port.to_string(),
+                "--save",
+                "",
+                "--dir",
+            ])
             .arg(self.dir.path())
             .args(&self.args)
             .stdout(Stdio::null())
@@ -150,7 +197,9 @@ impl Redis {
         for word in &words[1..] {
             command.arg(word);
         }
-        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        command
+            .query(&mut self.connection())
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     /// All entries of a stream in order: the fields of each.
@@ -163,7 +212,10 @@ impl Redis {
     /// The `event` field of all entries of a stream, parsed.
     pub fn events(&self, stream: &str) -> Vec<Value> {
         let entries = self.entries(stream);
-        entries.iter().map(|fields| serde_json::from_str(field(fields, "event")).unwrap()).collect()
+        entries
+            .iter()
+            .map(|fields| serde_json::from_str(field(fields, "event")).unwrap())
+            .collect()
     }
 }
 
@@ -174,7 +226,10 @@ impl Drop for Redis {
 }
 
 fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
@@ -182,7 +237,9 @@ fn signal(pid: u32, name: &str) {
 #[track_caller]
 pub fn field<'a>(fields: &'a [(String, String)], name: &str) -> &'a str {
     let found = fields.iter().find(|(field, _)| field == name);
-    &found.unwrap_or_else(|| panic!("no field {name} in {fields:?}")).1
+    &found
+        .unwrap_or_else(|| panic!("no field {name} in {fields:?}"))
+        .1
 }
 
 /// How to start a host.
@@ -195,7 +252,12 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { dir: tempfile::tempdir().unwrap(), config: String::new(), env: Vec::new(), args: vec!["run".into()] }
+        Setup {
+            dir: tempfile::tempdir().unwrap(),
+            config: String::new(),
+            env: Vec::new(),
+            args: vec!["run".into()],
+        }
     }
 }
 
@@ -245,7 +307,11 @@ impl Setup {
             fs::write(self.dir.path().join("jackfield.toml"), &self.config).unwrap();
         }
         let mut command = Command::new(jackfield());
-        command.args(&self.args).current_dir(self.dir.path()).env_clear().envs(self.env.iter().cloned());
+        command
+            .args(&self.args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .envs(self.env.iter().cloned());
         command.stdin(Stdio::null());
         command
     }
@@ -254,7 +320,11 @@ impl Setup {
     pub fn run(self) -> (i32, String, String) {
         let output = self.command().output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+        (
+            output.status.code().unwrap(),
+            text(output.stdout),
+            text(output.stderr),
+        )
     }
 
     /// Starts it and waits until it listens.
@@ -263,17 +333,32 @@ impl Setup {
         if !self.env.iter().any(|(name, _)| name == "HEALTH_PORT") {
             command.env("JACKFIELD_HTTP_LISTEN", "127.0.0.1:0");
         }
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let out = collect(process.stdout.take().unwrap());
         let log = collect(process.stderr.take().unwrap());
         let http = wait_for("the host says where it listens", || {
             let log = log.lock().unwrap();
             let plain = without_colors(&log);
             let at = plain.find("http=")? + "http=".len();
-            plain[at..].split_whitespace().next()?.parse::<SocketAddr>().ok()
+            plain[at..]
+                .split_whitespace()
+                .next()?
+                .parse::<SocketAddr>()
+                .ok()
         });
         let http = SocketAddr::from(([127, 0, 0, 1], http.port()));
-        Host { process, http, out, log, filters: self.filters(), dir: self.dir }
+        Host {
+            process,
+            http,
+            out,
+            log,
+            filters: self.filters(),
+            dir: self.dir,
+        }
     }
 }
 
@@ -335,6 +420,23 @@ impl Host {
         without_colors(&self.log.lock().unwrap())
     }
 
+    /// Waits until the log has this text, and gives it: what reads standard error may be a little behind.
+    #[track_caller]
+    pub fn wait_log(&self, text: &str) -> String {
+        let started = Instant::now();
+        loop {
+            let log = self.log();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(
+                started.elapsed() < DEADLINE,
+                "not in the log: {text}\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Standard output so far.
     pub fn out(&self) -> String {
         self.out.lock().unwrap().clone()
@@ -352,18 +454,23 @@ impl Host {
 
     /// A number of `/status`' counts.
     pub fn count(&self, name: &str) -> u64 {
-        self.status()["counts"][name].as_u64().unwrap_or_else(|| panic!("no count {name}"))
+        self.status()["counts"][name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no count {name}"))
     }
 
     /// The value of a metric with its labels, as it stands in `/metrics`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").1;
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     #[track_caller]
     pub fn wait_ready(&self) {
-        wait_for("the host is ready", || (self.get("/readyz").0 == 200).then_some(()));
+        wait_for("the host is ready", || {
+            (self.get("/readyz").0 == 200).then_some(())
+        });
     }
 
     /// Waits until a condition on `/status` holds.
@@ -375,7 +482,11 @@ impl Host {
             if done(&status) {
                 return status;
             }
-            assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}\n{status:#}\n{}", self.log());
+            assert!(
+                started.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}\n{status:#}\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -386,15 +497,27 @@ impl Host {
         let status = self.wait_status(&format!("{inputs} inputs are settled"), |status| {
             status["counts"]["inputs"].as_u64() >= Some(inputs) && status["counts"]["pending"] == 0
         });
-        assert_eq!(status["counts"]["balanced"], true, "received = delivered + dropped + dead-lettered + lost + pending: {status:#}");
+        assert_eq!(
+            status["counts"]["balanced"], true,
+            "received = delivered + dropped + dead-lettered + lost + pending: {status:#}"
+        );
         status
     }
 
     /// Waits until a filter is in this state with this version's digest or any.
     #[track_caller]
     pub fn wait_filter(&self, file: &str, done: impl Fn(&Value) -> bool) -> Value {
-        let of = |status: &Value| status["filters"].as_array().unwrap().iter().find(|f| f["file"] == file).cloned();
-        let status = self.wait_status(&format!("filter {file}"), |status| of(status).is_some_and(|filter| done(&filter)));
+        let of = |status: &Value| {
+            status["filters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|f| f["file"] == file)
+                .cloned()
+        };
+        let status = self.wait_status(&format!("filter {file}"), |status| {
+            of(status).is_some_and(|filter| done(&filter))
+        });
         of(&status).unwrap()
     }
 
@@ -421,7 +544,11 @@ impl Host {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < DEADLINE, "the host does not end\n{}", self.log());
+            assert!(
+                started.elapsed() < DEADLINE,
+                "the host does not end\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -439,13 +566,25 @@ impl Drop for Host {
 }
 
 /// A request by hand: status code, head and body. `headers` are whole lines, each ended by CR LF.
-pub fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> std::io::Result<(u16, String, String)> {
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> std::io::Result<(u16, String, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
     Ok((code, head.to_owned(), body.to_owned()))
 }

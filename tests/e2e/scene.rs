@@ -15,7 +15,12 @@ pub const DEAD: &str = "freeswitch:telephony:dead";
 
 /// A simulated FreeSWITCH that sends nothing but what a test fires.
 pub async fn quiet_switch() -> Simulator {
-    Simulator::start(Settings { heartbeat: Duration::ZERO, ..Settings::default() }).await.unwrap()
+    Simulator::start(Settings {
+        heartbeat: Duration::ZERO,
+        ..Settings::default()
+    })
+    .await
+    .unwrap()
 }
 
 /// A host that is ready, between a quiet switch and a Redis of its own.
@@ -30,10 +35,17 @@ impl Scene {
     /// `prepare` adds filters and settings. Filters have a second for a call, as these tests share two cores.
     pub async fn start(prepare: impl FnOnce(Setup) -> Setup) -> Scene {
         let (switch, redis) = (Arc::new(quiet_switch().await), Redis::start());
-        let setup = Setup::new(switch.addr(), &redis).env("EVENTS_MAX_LEN", "0").env("JACKFIELD_FILTERS_DEADLINE", "1s");
+        let setup = Setup::new(switch.addr(), &redis)
+            .env("EVENTS_MAX_LEN", "0")
+            .env("JACKFIELD_FILTERS_DEADLINE", "1s");
         let host = prepare(setup).start();
         host.wait_ready();
-        Scene { switch, redis, host, next: 0 }
+        Scene {
+            switch,
+            redis,
+            host,
+            next: 0,
+        }
     }
 
     /// Fires so many CHANNEL_ANSWER, each with the next `Number`.
@@ -78,19 +90,28 @@ impl Scene {
         let events = self.redis.events(EVENTS);
         let numbers: Vec<u64> = events.iter().filter_map(number).collect();
         let expected: Vec<u64> = (0..self.next).collect();
-        assert!(numbers == expected, "each of {} once and in order, not {}\n{status:#}", self.next, differences(&numbers, &expected));
+        assert!(
+            numbers == expected,
+            "each of {} once and in order, not {}\n{status:#}",
+            self.next,
+            differences(&numbers, &expected)
+        );
         events
     }
 
     /// The newest event of the events stream.
     pub fn newest(&self) -> Option<Value> {
-        let newest: Vec<(String, Vec<(String, String)>)> = self.redis.ask(&["XREVRANGE", EVENTS, "+", "-", "COUNT", "1"]);
+        let newest: Vec<(String, Vec<(String, String)>)> =
+            self.redis
+                .ask(&["XREVRANGE", EVENTS, "+", "-", "COUNT", "1"]);
         serde_json::from_str(&newest.first()?.1.first()?.1).ok()
     }
 
     /// The metric of one filter with one more label, 0 while it does not exist.
     pub fn metric(&self, name: &str, labels: &str) -> u64 {
-        self.host.metric(&format!("{name}{{{labels}}}")).unwrap_or_default() as u64
+        self.host
+            .metric(&format!("{name}{{{labels}}}"))
+            .unwrap_or_default() as u64
     }
 }
 
@@ -110,14 +131,23 @@ pub fn number(event: &Value) -> Option<u64> {
 
 /// The values of a header that all these events have, each run of equal ones as one.
 pub fn runs(events: &[Value], header: &str) -> Vec<String> {
-    let mut runs: Vec<String> = events.iter().map(|event| event[header].as_str().unwrap_or("none").to_owned()).collect();
+    let mut runs: Vec<String> = events
+        .iter()
+        .map(|event| event[header].as_str().unwrap_or("none").to_owned())
+        .collect();
     runs.dedup();
     runs
 }
 
 fn differences(numbers: &[u64], expected: &[u64]) -> String {
-    let at = numbers.iter().zip(expected).position(|(one, other)| one != other);
+    let at = numbers
+        .iter()
+        .zip(expected)
+        .position(|(one, other)| one != other);
     let at = at.unwrap_or(numbers.len().min(expected.len()));
     let near = &numbers[at.saturating_sub(3)..numbers.len().min(at + 5)];
-    format!("{} events that differ from place {at} on: … {near:?} …", numbers.len())
+    format!(
+        "{} events that differ from place {at} on: … {near:?} …",
+        numbers.len()
+    )
 }

@@ -3,7 +3,6 @@
 //! A simulated FreeSWITCH places calls, the filters of this checkout handle their events, a private redis-server keeps
 //! them. The last lines are the accounts; the exit code is 0 only if they balance and nothing was lost.
 
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -127,7 +126,15 @@ impl Demo {
         } else {
             Output::Redis
         };
-        let app = App::start(config, output).await?;
+        let app = match App::start(config.clone(), output).await {
+            // Another demo took the usual port since it was looked at.
+            Err(AppError::Listen { .. }) => {
+                let mut config = config;
+                config.http.listen.set_port(0);
+                App::start(config, output).await?
+            }
+            started => started?,
+        };
         self.announce(&app, &switch, redis.as_ref(), &filters, &file);
 
         let mut signals = Signals::new().map_err(AppError::Thread)?;
@@ -262,29 +269,27 @@ async fn poll(done: impl Fn() -> bool, within: Duration) -> bool {
 }
 
 /// A line a second, for ever.
-fn show(view: &View) -> impl Future<Output = ()> {
-    async move {
-        let mut every = interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let started = Instant::now();
-        let mut before = view.ledger.balance();
+async fn show(view: &View) {
+    let mut every = interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let started = Instant::now();
+    let mut before = view.ledger.balance();
+    every.tick().await;
+    loop {
         every.tick().await;
-        loop {
-            every.tick().await;
-            let now = view.ledger.balance();
-            let latency = view.metrics.total_latency.percentiles();
-            eprintln!(
-                "{:4} s  received {:6}/s  delivered {:6}/s  dropped {:6}/s  pending {:5}  socket to Redis p50 {:.2} ms  p99 {:.2} ms",
-                started.elapsed().as_secs(),
-                now.received - before.received,
-                now.delivered - before.delivered,
-                now.dropped - before.dropped,
-                now.pending,
-                milliseconds(latency.p50_us),
-                milliseconds(latency.p99_us),
-            );
-            before = now;
-        }
+        let now = view.ledger.balance();
+        let latency = view.metrics.total_latency.percentiles();
+        eprintln!(
+            "{:4} s  received {:6}/s  delivered {:6}/s  dropped {:6}/s  pending {:5}  socket to Redis p50 {:.2} ms  p99 {:.2} ms",
+            started.elapsed().as_secs(),
+            now.received - before.received,
+            now.delivered - before.delivered,
+            now.dropped - before.dropped,
+            now.pending,
+            milliseconds(latency.p50_us),
+            milliseconds(latency.p99_us),
+        );
+        before = now;
     }
 }
 

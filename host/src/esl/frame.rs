@@ -259,7 +259,7 @@ mod tests {
             match framed {
                 Framed::Frame(frame) => found.push((frame.kind, frame.body.to_vec())),
                 Framed::TooLarge { kind, length } => {
-                    found.push((kind, length.to_string().into_bytes()))
+                    found.push((kind, length.to_string().into_bytes()));
                 }
             }
         }

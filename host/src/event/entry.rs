@@ -45,7 +45,7 @@ impl Event {
             }
             Encoding::JsonArray => text::write_array(text::elements(self.raw(&header.value)), to),
             Encoding::JsonEscaped | Encoding::PlainBody => {
-                text::write_string(&self.value(header), to)
+                text::write_string(&self.value(header), to);
             }
             Encoding::Plain | Encoding::PlainEncoded | Encoding::Edited => {
                 text::write_value(&self.value(header), to);

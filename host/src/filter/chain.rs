@@ -174,11 +174,11 @@ impl Chain {
         self.slots.iter().map(|slot| slot.status.clone()).collect()
     }
 
-    /// Whether some filter's status is new since this was asked last.
+    /// Whether some filter's status is new; asks again for the next one.
     pub fn changed(&mut self) -> bool {
-        self.slots.iter_mut().fold(false, |changed, slot| {
-            std::mem::take(&mut slot.changed) || changed
-        })
+        self.slots
+            .iter_mut()
+            .any(|slot| std::mem::take(&mut slot.changed))
     }
 
     /// Adds what the filters want to receive.

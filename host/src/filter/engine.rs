@@ -124,7 +124,9 @@ impl Engine {
 fn refused(error: wasmtime::Error) -> Refusal {
     // The chain's causes say what is wrong; they are one line for the log and the status.
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    Refusal::Component(causes.join(": ").replace('\n', " "))
+    let text = causes.join(": ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    Refusal::Component(words.join(" "))
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {

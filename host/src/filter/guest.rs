@@ -75,7 +75,7 @@ impl Guest {
             .monotonic_clock(EventTime(Arc::clone(&now)))
             .secure_random(Deterministic::new(SEED.to_vec()))
             .insecure_random(Deterministic::new(SEED.to_vec()))
-            .insecure_random_seed(0x6a61_636b_6669_656c_64)
+            .insecure_random_seed(0x6a61_636b)
             .max_random_size(RANDOM_CAP)
             .allow_tcp(false)
             .allow_udp(false)

@@ -81,13 +81,16 @@ pub(super) enum Step {
     },
 }
 
+/// A component's digest and its settings' text, or why that cannot be read.
+type Attempt = (Arc<str>, Result<String, String>);
+
 /// Watches the folder and prepares changes.
 pub struct Loader {
     engine: Arc<Engine>,
     defaults: Filters,
     folder: Folder,
     /// What was attempted last of each file.
-    attempted: HashMap<Arc<str>, (Arc<str>, Result<String, String>)>,
+    attempted: HashMap<Arc<str>, Attempt>,
     compiled: Vec<Component>,
 }
 

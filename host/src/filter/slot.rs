@@ -455,7 +455,7 @@ fn configured(
 
 fn check_manifest(manifest: &types::Manifest) -> Result<(), String> {
     let word =
-        |text: &str| !text.is_empty() && text.len() <= 128 && !text.chars().any(|c| c.is_control());
+        |text: &str| !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
     if !word(&manifest.name) || !word(&manifest.version) {
         return Err(format!(
             "manifest: name {:?} or version {:?} is empty or too long",

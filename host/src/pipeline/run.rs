@@ -131,7 +131,7 @@ impl Pipeline {
             }
             match due {
                 Some(due) => {
-                    std::thread::park_timeout(due.saturating_duration_since(Instant::now()))
+                    std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
                 }
                 None => std::thread::park(),
             }
