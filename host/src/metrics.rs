@@ -44,7 +44,7 @@ pub struct Metrics {
     pub reader_size: Gauge,
     /// `telephony_writer_channel_size`: inputs that wait for Redis.
     pub writer_size: Gauge,
-    /// Socket to pipeline.
+    /// Socket to decision.
     pub reader_latency: Latency,
     /// Decision to Redis' reply.
     pub writer_latency: Latency,

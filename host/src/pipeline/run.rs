@@ -162,20 +162,21 @@ impl Pipeline {
     }
 
     fn inputs(&mut self, inputs: Vec<Input>, sequence: &mut u64, decided: &mut Vec<Decided>) {
-        let taken_us = clock::now_us();
         let mut settled = Settled::default();
         let mut decisions = Vec::with_capacity(inputs.len());
         let ticking = self.engine.ticking();
         for input in inputs {
             *sequence += 1;
-            self.metrics
-                .reader_latency
-                .observe(taken_us.saturating_sub(input.received_us));
             let received_us = input.received_us;
             let events = self.decide(input, decided, &mut settled);
             decisions.push((*sequence, received_us, events));
         }
         drop(ticking);
+        let decided_us = clock::now_us();
+        for (_, received_us, _) in &decisions {
+            let latency = decided_us.saturating_sub(*received_us);
+            self.metrics.reader_latency.observe(latency);
+        }
         if self.chain.changed() {
             self.show();
         }
@@ -193,7 +194,7 @@ impl Pipeline {
             Ok(event) => event,
             Err(malformed) => {
                 self.metrics.errors.inc();
-                tracing::warn!(error = %malformed, bytes = input.bytes.len(), "malformed event dead-lettered");
+                tracing::debug!(error = %malformed, bytes = input.bytes.len(), "malformed event dead-lettered");
                 return vec![self.routes.malformed(input.bytes, &malformed.to_string())];
             }
         };
