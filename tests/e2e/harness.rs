@@ -36,8 +36,13 @@ fn target() -> PathBuf {
         .to_owned()
 }
 
+/// The cargo that runs these tests.
+pub fn cargo_command() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 fn cargo(args: &[&str]) {
-    let built = Command::new(env!("CARGO"))
+    let built = Command::new(cargo_command())
         .args(args)
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target())

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use jackfield::simulator::{Event, Settings, Simulator};
 
-use crate::harness::{Redis, Setup, place_filter, root, wait_for};
+use crate::harness::{Redis, Setup, cargo_command, place_filter, root, wait_for};
 
 /// The first code block of a language after `heading`.
 fn block(readme: &str, heading: &str, language: &str) -> String {
@@ -40,7 +40,7 @@ async fn the_first_filter_goes_from_an_empty_folder_to_a_running_host() {
         ["test", "--quiet"].as_slice(),
         &["build", "--quiet", "--release", "--target", "wasm32-wasip2"],
     ] {
-        let ran = Command::new(env!("CARGO"))
+        let ran = Command::new(cargo_command())
             .args(args)
             .current_dir(dir.path())
             .env("CARGO_TARGET_DIR", &target)
