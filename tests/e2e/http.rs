@@ -134,7 +134,7 @@ async fn metrics_have_the_names_and_types_of_the_go_service() {
         assert!(
             text.contains(&format!("# TYPE {name} {kind}\n")),
             "{name} is a {kind}:\n{text}"
-        )
+        );
     };
     for (name, value) in [
         ("messages_processed", 5.0),

@@ -128,7 +128,7 @@ impl Gate {
         let gate = Arc::clone(self);
         thread::spawn(move || {
             copy(server, client, |_| {
-                gate.pass_when(|rules| !rules.hold_replies)
+                gate.pass_when(|rules| !rules.hold_replies);
             });
             gate.change(|rules| {
                 rules.over.insert(number);

@@ -98,6 +98,7 @@ impl Pipeline {
                         let _ticking = self.engine.ticking();
                         self.chain.tick(now_us, &mut decided);
                     }
+                    self.show_changes();
                     sequence += 1;
                     let mut settled = Settled::default();
                     let events = self.route(&mut decided, &mut settled);
@@ -157,6 +158,12 @@ impl Pipeline {
         }
     }
 
+    fn show_changes(&mut self) {
+        if self.chain.changed() {
+            self.show();
+        }
+    }
+
     fn show(&self) {
         *lock(&self.seen.filters) = self.chain.status();
     }
@@ -177,9 +184,7 @@ impl Pipeline {
             let latency = decided_us.saturating_sub(*received_us);
             self.metrics.reader_latency.observe(latency);
         }
-        if self.chain.changed() {
-            self.show();
-        }
+        self.show_changes();
         self.hand_on(decisions, settled);
     }
 
