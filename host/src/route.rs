@@ -187,10 +187,9 @@ impl Routes {
                 None => return Routed::Unrouted,
             },
         };
-        let entries = streams
-            .into_iter()
-            .map(|stream| entry(stream, &event))
-            .collect();
+        let mut written = None;
+        let entry = |stream| entry(stream, &event, &mut written);
+        let entries = streams.into_iter().map(entry).collect();
         Routed::Deliver(Delivery {
             entries,
             dead: false,
@@ -283,9 +282,13 @@ impl Routes {
     }
 }
 
-fn entry(stream: Arc<Stream>, event: &Event) -> Entry {
+/// `written` is the event as JSON, once for all streams that want it so.
+fn entry(stream: Arc<Stream>, event: &Event, written: &mut Option<Bytes>) -> Entry {
     let fields = match stream.format {
-        StreamFormat::Json => vec![(Bytes::from_static(b"event"), json(event))],
+        StreamFormat::Json => {
+            let json = written.get_or_insert_with(|| json(event)).clone();
+            vec![(Bytes::from_static(b"event"), json)]
+        }
         StreamFormat::Fields => event.fields(),
     };
     Entry { stream, fields }
