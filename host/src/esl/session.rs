@@ -22,8 +22,10 @@ use crate::config;
 use crate::event::Format;
 use crate::link::Link;
 
-/// How much is read at once. FreeSWITCH's side of the socket holds about 3 MB.
-const READ: usize = 256 << 10;
+/// Frames are slices of buffers of this size, so that a waiting event holds hardly more memory than its own bytes.
+const BUFFER: usize = 128 << 10;
+/// A new buffer is begun when less than this is left of one.
+const LEAST: usize = 16 << 10;
 
 /// FreeSWITCH's `event-heartbeat-interval` unless its heartbeats show another one.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -138,7 +140,10 @@ impl Pulse {
 fn heartbeat_us(event: &[u8]) -> Option<u64> {
     let is_one = event.starts_with(b"{\"Event-Name\":\"HEARTBEAT\"")
         || event.starts_with(b"Event-Name: HEARTBEAT\n");
-    let start = memmem::find(event, b"Event-Date-Timestamp").filter(|_| is_one)?;
+    if !is_one {
+        return None;
+    }
+    let start = memmem::find(event, b"Event-Date-Timestamp")?;
     let digits = event
         .get(start..)?
         .iter()
@@ -211,9 +216,12 @@ impl<'a> Session<'a> {
         loop {
             let deadline = self.deadline(pulse);
             let (mut reader, mut writer) = self.stream.split();
-            self.framer.buffer().reserve(READ);
+            let buffer = self.framer.buffer();
+            if buffer.capacity() - buffer.len() < LEAST {
+                buffer.reserve(BUFFER);
+            }
+            // Not biased: in a flood of events a read is always ready, and commands must go out all the same.
             let wake = tokio::select! {
-                biased;
                 read = reader.read_buf(self.framer.buffer()) => Wake::Read(read),
                 wrote = writer.write(&self.outgoing), if !self.outgoing.is_empty() => Wake::Wrote(wrote),
                 Ok(()) = wanted.changed(), if self.subscribed.is_some() => Wake::Wanted,
