@@ -198,7 +198,7 @@ async fn a_wrong_password_is_named_and_never_shown() {
         .start();
     let error = "password rejected (-ERR invalid): check esl.password and esl.user";
     wait_unhealthy(&host, &format!("esl: {error}"));
-    assert!(host.log().contains(error), "the log says it too");
+    host.wait_log(error);
     assert!(
         switch
             .commands()
@@ -221,7 +221,7 @@ async fn an_access_list_that_keeps_us_out_is_named() {
     let what = "refused by the access list of FreeSWITCH (text/rude-rejection)";
     let error = format!("{what}: allow this host in apply-inbound-acl");
     wait_unhealthy(&host, &format!("esl: {error}"));
-    assert!(host.log().contains(&error), "the log says it too");
+    host.wait_log(&error);
     assert!(
         switch.commands().is_empty(),
         "no password is sent to who rejects us"
