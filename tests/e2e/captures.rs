@@ -314,7 +314,7 @@ async fn an_event_after_the_notice_of_a_killed_listener_is_kept() {
     replay.check(&expected);
     replay.switch.cut();
     replay.host.wait_status("the loss is noticed", |status| {
-        status["links"]["esl"]["losses"] == 1
+        status["links"]["esl"]["losses"].as_u64() >= Some(1)
     });
     let said = "disconnected by FreeSWITCH: killed listener because of lost events";
     replay.host.wait_log(said);
