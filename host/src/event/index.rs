@@ -64,6 +64,11 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| Known {
 /// Where a piece of text stands: in the frame, or in the side buffer of edits.
 pub(super) type Span = Range<u32>;
 
+/// An event of 4 GiB or more is refused, so nothing is cut off here.
+pub(super) fn span(start: usize, end: usize) -> Span {
+    u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
+}
+
 /// How the bytes of a value are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {

@@ -4,7 +4,7 @@
 //! the caller's business.
 
 use super::Malformed;
-use super::index::{Encoding, Header, Span, hash};
+use super::index::{Encoding, Header, Span, hash, span};
 use super::text;
 
 /// Appends the headers of `bytes`. True if some value cannot be copied as it stands and must be written anew.
@@ -173,8 +173,4 @@ impl Scan<'_> {
         self.at += length;
         Ok(())
     }
-}
-
-fn span(start: usize, end: usize) -> Span {
-    u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::Malformed;
-use super::index::{Encoding, Header, Span, hash};
+use super::index::{Encoding, Header, Span, hash, span};
 
 /// Where the header lines and the body stand.
 pub(super) fn split(bytes: &[u8]) -> Result<(Range<usize>, Option<Span>), Malformed> {
@@ -91,10 +91,6 @@ pub(super) fn index(
         });
     }
     Ok(())
-}
-
-fn span(start: usize, end: usize) -> Span {
-    u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
 }
 
 /// Where the name ends: at the first colon that a space or the end of the line follows.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::decision::Allowance;
+use super::decision::{Allowance, covers};
 use super::engine::Engine;
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::Failure;
@@ -388,11 +388,3 @@ fn apply(event: &mut Event, edits: Vec<types::Edit>) {
 
 /// No pattern takes it away: routes and filters need it.
 const EVENT_NAME: &str = "Event-Name";
-
-/// Whether a name, or a beginning that ends in `*`, means this header.
-fn covers(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => pattern == name,
-    }
-}

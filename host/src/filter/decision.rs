@@ -24,16 +24,12 @@ pub(super) struct AllowedStreams(pub(super) Vec<String>);
 
 impl AllowedStreams {
     fn check(&self, stream: &str) -> Result<(), Failure> {
-        let allows = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(prefix) => stream.starts_with(prefix),
-            None => stream == pattern,
-        };
         if stream.is_empty() || stream.len() > MAX_NAME || stream.chars().any(char::is_control) {
             return bad(format!(
                 "stream name {stream:?} is empty, too long or has control characters"
             ));
         }
-        if !self.0.iter().any(allows) {
+        if !self.0.iter().any(|pattern| covers(pattern, stream)) {
             return bad(format!(
                 "stream {stream:?} is not allowed (filters.streams = {:?})",
                 self.0
@@ -163,6 +159,14 @@ fn derived_text(derived: &[types::Derived]) -> usize {
         event.name.len() + headers + event.body.as_ref().map_or(0, String::len)
     };
     derived.iter().map(text).sum()
+}
+
+/// Whether a whole name, or a beginning that ends in `*`, means this one.
+pub(super) fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
 }
 
 fn check_reason(reason: &str) -> Result<(), Failure> {
