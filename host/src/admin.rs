@@ -1,32 +1,41 @@
-//! HTTP: health, readiness, metrics and status. It reads what the stages show and changes nothing.
+//! HTTP: health, readiness, metrics and status, which read what the stages show; and what an operator may ask for.
 //!
 //! `/health`, `/livez`, `/readyz` and `/metrics` answer anyone; `/status` shows call data's whereabouts and answers loopback
-//! peers, or whoever has the token. `/health` is that of Telephony Event Sync, byte for byte in its fields.
+//! peers, or whoever has the token; what changes something (`/dead/replay`) needs the token. `/health` is that of Telephony
+//! Event Sync, byte for byte in its fields.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::config::Secret;
 use crate::ledger::{Balance, Ledger};
 use crate::link::{Link, Snapshot};
 use crate::metrics::{Metrics, Percentiles};
-use crate::pipeline::Seen;
+use crate::pipeline::{Arrivals, Seen};
+
+/// The largest body of a request: a whole event, with room for what JSON makes of its bytes.
+const MAX_BODY: usize = 64 << 20;
+/// How long a replayed dead letter may take to be in the journal.
+const REPLAY: Duration = Duration::from_secs(5);
 
 /// Everything that may be looked at.
 pub struct View {
     /// The accounts.
     pub ledger: Arc<Ledger>,
+    /// Where a replayed dead letter goes.
+    pub arrivals: Arc<Arrivals>,
     /// The Event Socket.
     pub esl: Arc<Link>,
     /// Redis, or standard output in its place.
@@ -64,7 +73,9 @@ impl View {
                 .unwrap_or_else(|| "not connected yet".to_owned());
             (!link.is_ready()).then(|| format!("{name}: {why}"))
         };
-        let troubles: Vec<String> = [of("esl", &self.esl), of("redis", &self.redis)]
+        let journal = self.seen.journal().trouble;
+        let journal = journal.map(|trouble| format!("journal: {trouble}"));
+        let troubles: Vec<String> = [of("esl", &self.esl), of("redis", &self.redis), journal]
             .into_iter()
             .flatten()
             .collect();
@@ -102,10 +113,12 @@ impl View {
             "uptime_s": self.started.elapsed().as_secs(),
             "ready": self.trouble().is_none(),
             "links": Links { esl: self.esl.snapshot(), redis: self.redis.snapshot() },
+            "journal": self.seen.journal(),
             "filters": self.seen.filters(),
             "counts": {
                 "inputs": accounts.inputs,
                 "derived": accounts.derived,
+                "replayed": accounts.replayed,
                 "received": balance.received,
                 "delivered": balance.delivered,
                 "dropped": balance.dropped,
@@ -127,12 +140,16 @@ impl View {
 
 /// Loopback peers, or the token.
 fn admits(token: &Secret, peer: SocketAddr, headers: &HeaderMap) -> bool {
+    has_token(token, headers) || peer.ip().to_canonical().is_loopback()
+}
+
+/// The token, which must be configured.
+fn has_token(token: &Secret, headers: &HeaderMap) -> bool {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|given| given.strip_prefix("Bearer "));
-    let right = given.is_some_and(|given| !token.is_empty() && same(given, token.expose()));
-    right || peer.ip().to_canonical().is_loopback()
+    given.is_some_and(|given| !token.is_empty() && same(given, token.expose()))
 }
 
 /// Compares all bytes whatever they are, so that the time taken tells nothing.
@@ -152,6 +169,8 @@ pub async fn serve(listener: TcpListener, view: Arc<View>) -> std::io::Result<()
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/dead/replay", post(replay))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(view);
     axum::serve(
         listener,
@@ -191,6 +210,44 @@ async fn status(
     let why =
         "status is for loopback peers, or for the token of http.token (Authorization: Bearer …)\n";
     (StatusCode::FORBIDDEN, why).into_response()
+}
+
+/// A dead letter for another try: its event, or the bytes that were none.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Letter {
+    Event(String),
+    Frame(String),
+}
+
+/// Answers with the number of the new input once it is in the journal.
+async fn replay(
+    State(view): State<Arc<View>>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Response {
+    if !has_token(&view.token, &headers) {
+        let why = match view.token.is_empty() {
+            true => "replaying needs a token: set http.token\n",
+            false => "replaying needs the token of http.token (Authorization: Bearer …)\n",
+        };
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let text = match serde_json::from_slice(&body) {
+        Ok(Letter::Event(text) | Letter::Frame(text)) => text,
+        Err(error) => {
+            let why = format!("{error}; allowed is {{\"event\": \"…\"}} or {{\"frame\": \"…\"}}\n");
+            return (StatusCode::BAD_REQUEST, why).into_response();
+        }
+    };
+    match timeout(REPLAY, view.arrivals.replay(text.into())).await {
+        Ok(Ok(lsn)) => Json(json!({ "lsn": lsn })).into_response(),
+        // It may be decided all the same, but nothing is promised.
+        Ok(Err(_)) | Err(_) => {
+            let why = "the journal does not take it now; see /readyz\n";
+            (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,22 +11,25 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::admin::{self, View};
 use crate::config::{Config, EventsWanted};
 use crate::esl::{Intake, Subscription};
 use crate::filter::{Chain, Engine, Loader, Refusal};
+use crate::journal::{Disk, EPOCH, Found, Journal, JournalError, RealDisk};
 use crate::ledger::{Balance, Ledger};
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::pipeline::{Backlog, Outbox, Pipeline, Seen};
+use crate::pipeline::{Arrivals, Inputs, Outbox, Pipeline, Seen, Source};
 use crate::route::Routes;
 use crate::worker::Worker;
-use crate::writer::{Lane, Printer};
+use crate::writer::{Acknowledged, End, Letters, Place, Printer, Writer};
 
-/// How long a stop may take before what is left is given up.
+/// How long a stop may take to bring to Redis what is left; the rest stays in the journal.
 const STOP: Duration = Duration::from_secs(9);
+/// How long a stop waits for a Redis that is away.
+const STOP_AWAY: Duration = Duration::from_secs(1);
 
 /// Why a host could not start, or ended.
 #[derive(Debug, Error)]
@@ -39,6 +42,12 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The journal cannot be used: a matter of settings.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal was opened and cannot be read.
+    #[error("cannot read the journal")]
+    Backlog(#[source] std::io::Error),
     /// wasmtime does not start.
     #[error("cannot start the filter engine")]
     Engine(#[from] Refusal),
@@ -48,6 +57,24 @@ pub enum AppError {
     /// A part of the host died.
     #[error("{0} ended unexpectedly")]
     Died(&'static str),
+    /// The events come from another FreeSWITCH than those in the journal.
+    #[error(
+        "FreeSWITCH-Switchname is {found:?}, but this journal is of {known:?}: set router.name, or another journal.dir"
+    )]
+    OtherSwitch {
+        /// What the journal says.
+        known: String,
+        /// What the events say.
+        found: String,
+    },
+    /// Another host writes under this router's name.
+    #[error("router name {router:?} is held by {owner}: only one host may have it (router.name)")]
+    Owned {
+        /// The name.
+        router: String,
+        /// The other host.
+        owner: String,
+    },
 }
 
 /// Where entries go.
@@ -65,10 +92,10 @@ pub struct App {
     pub view: Arc<View>,
     /// Where HTTP listens.
     pub http: SocketAddr,
-    backlog: Arc<Backlog>,
+    arrivals: Arc<Arrivals>,
     intake: JoinSet<Infallible>,
     pipeline: Worker,
-    writer: JoinSet<()>,
+    writer: JoinSet<End>,
     loader: Worker,
     stop_loader: Arc<AtomicBool>,
     server: JoinSet<std::io::Result<()>>,
@@ -82,22 +109,52 @@ impl App {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let http = listener.local_addr().map_err(listen)?;
 
-        let view = Arc::new(view(&config, output));
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let name = config.router.name.as_deref();
+        let (mut journal, found) = Journal::open(Arc::clone(&disk), &config.journal, name)?;
+        let ledger = Arc::new(Ledger::default());
+        let arrivals = Arc::new(Arrivals::new(config.buffer.events, Arc::clone(&ledger)));
+        let view = Arc::new(view(
+            &config,
+            output,
+            ledger,
+            Arc::clone(&arrivals),
+            &journal,
+        ));
         let View {
             ledger,
             metrics,
             seen,
             ..
         } = &*view;
-        let backlog = Backlog::new(
-            config.buffer.events,
-            Arc::clone(ledger),
-            Arc::clone(metrics),
-        );
-        let backlog = Arc::new(backlog);
-        let outbox = Arc::new(Outbox::new(Arc::clone(&backlog), Arc::clone(metrics)));
         let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
         let routes = Arc::new(routes);
+        let outbox = Arc::new(Outbox::new(
+            Arc::clone(&arrivals),
+            Source {
+                disk: Arc::clone(&disk),
+                dir: config.journal.dir.clone(),
+                routes: Arc::clone(&routes),
+                metrics: Arc::clone(metrics),
+            },
+            journal.progress(),
+            config.journal.sync,
+            found.decided,
+            Arc::clone(metrics),
+        ));
+        let durable = Arc::clone(&outbox);
+        journal.on_durable(Box::new(move || durable.wake()));
+        let place = Place {
+            journal: journal.id().to_owned(),
+            begin: EPOCH - 1,
+            mark: mark_of(&found),
+            replayed: found.decided,
+            progress: journal.progress(),
+        };
+        let inputs = Inputs::open(journal, &found, disk, config.journal.dir.clone())
+            .map_err(AppError::Backlog)?;
+        ledger.received(inputs.waiting());
+
         let engine = Arc::new(Engine::new()?);
         let loader = Loader::new(Arc::clone(&engine), config.filters);
         let (wanted, wants) = watch::channel(Subscription::of(&config.esl.events));
@@ -105,13 +162,16 @@ impl App {
             chain: Chain::new(Arc::clone(&engine), Arc::clone(metrics)),
             engine,
             routes: Arc::clone(&routes),
-            backlog: Arc::clone(&backlog),
+            inputs,
+            dir: config.journal.dir.clone(),
+            arrivals: Arc::clone(&arrivals),
             outbox: Arc::clone(&outbox),
             ledger: Arc::clone(ledger),
             metrics: Arc::clone(metrics),
             seen: Arc::clone(seen),
             wanted,
             follow_filters: config.esl.events == EventsWanted::Auto,
+            learn_name: config.router.name.is_none(),
         };
 
         // Filters are live and the subscription is known before the first event can come.
@@ -120,7 +180,7 @@ impl App {
             Worker::start("pipeline", move || pipeline.run()).map_err(AppError::Thread)?;
         let stop_loader = Arc::new(AtomicBool::new(false));
         let (stop, changes) = (Arc::clone(&stop_loader), Arc::clone(seen));
-        let waker = Arc::clone(&backlog);
+        let waker = Arc::clone(&arrivals);
         let watch = move || {
             loader.watch(&stop, |change| {
                 changes.change(change);
@@ -132,12 +192,15 @@ impl App {
         let mut writer = JoinSet::new();
         match output {
             Output::Redis => {
-                let lane = Lane {
+                let lane = Writer {
                     settings: config.redis,
                     trim_interval: config.trim_interval,
+                    host: host_name(),
+                    place,
                     routes,
                     outbox,
                     seen: Arc::clone(seen),
+                    letters: Letters::open(&config.journal.dir),
                     ledger: Arc::clone(ledger),
                     metrics: Arc::clone(metrics),
                     link: Arc::clone(&view.redis),
@@ -158,7 +221,7 @@ impl App {
         let mut server = JoinSet::new();
         server.spawn(admin::serve(listener, Arc::clone(&view)));
         let mut intake = JoinSet::new();
-        let into = Arc::clone(&backlog);
+        let into = Arc::clone(&arrivals);
         let link = Intake {
             settings: config.esl,
             wanted: wants,
@@ -168,7 +231,7 @@ impl App {
         Ok(App {
             view,
             http,
-            backlog,
+            arrivals,
             intake,
             pipeline,
             writer,
@@ -178,33 +241,28 @@ impl App {
         })
     }
 
-    /// Runs until `stop` is ready, then stops: no new events, what is there is written, within ten seconds.
+    /// Runs until `stop` is ready, then stops within ten seconds: no new events, what is there is written; what Redis does
+    /// not take stays in the journal.
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<Balance, AppError> {
         let died = tokio::select! {
             () = stop => None,
-            _ = self.intake.join_next() => Some("the intake"),
-            () = self.pipeline.ended() => Some("the pipeline"),
-            _ = self.writer.join_next() => Some("the writer"),
-            () = self.loader.ended() => Some("the loader"),
-            _ = self.server.join_next() => Some("the HTTP server"),
+            _ = self.intake.join_next() => Some(AppError::Died("the intake")),
+            () = self.pipeline.ended() => Some(self.why_pipeline_ended()),
+            Some(ended) = self.writer.join_next() => Some(self.why_writer_ended(ended.ok())),
+            () = self.loader.ended() => Some(AppError::Died("the loader")),
+            _ = self.server.join_next() => Some(AppError::Died("the HTTP server")),
         };
-        if let Some(part) = died {
-            tracing::error!(part, "a part of the host ended unexpectedly");
-        }
         let ledger = Arc::clone(&self.view.ledger);
         tracing::info!(pending = ledger.balance().pending, "stopping");
         self.intake.shutdown().await;
         self.view.esl.stopped();
-        self.backlog.close();
-        if timeout(STOP, self.writer.join_next()).await.is_err() {
-            tracing::error!(pending = ledger.balance().pending, "not drained in time");
-        }
+        self.arrivals.close();
+        self.drain().await;
         self.writer.shutdown().await;
-        self.backlog.abort();
+        self.arrivals.abort();
         self.stop_loader.store(true, Ordering::Release);
         self.server.shutdown().await;
         let joined = [self.pipeline.join().await, self.loader.join().await];
-        ledger.lost("shutdown", ledger.balance().pending);
         let balance = ledger.balance();
         tracing::info!(
             received = balance.received,
@@ -212,19 +270,70 @@ impl App {
             dropped = balance.dropped,
             dead_lettered = balance.dead_lettered,
             lost = balance.lost,
+            pending = balance.pending,
             "stopped"
         );
         match died {
-            Some(part) => Err(AppError::Died(part)),
+            Some(error) => Err(error),
             None if joined == [true, true] => Ok(balance),
             None => Err(AppError::Died("the pipeline or the loader")),
+        }
+    }
+
+    /// Waits until the writer is done, for as long as there is hope.
+    async fn drain(&mut self) {
+        let redis = Arc::clone(&self.view.redis);
+        let away = async {
+            let mut since = Instant::now();
+            while since.elapsed() < STOP_AWAY {
+                sleep(STOP_AWAY / 20).await;
+                if redis.is_ready() {
+                    since = Instant::now();
+                }
+            }
+        };
+        let drained = async {
+            tokio::select! {
+                _ = self.writer.join_next() => true,
+                () = away => false,
+            }
+        };
+        if !timeout(STOP, drained).await.unwrap_or(false) {
+            let pending = self.view.ledger.balance().pending;
+            tracing::warn!(pending, "not drained: the rest stays in the journal");
+        }
+    }
+
+    fn why_pipeline_ended(&self) -> AppError {
+        let seen = &self.view.seen;
+        match (seen.router.get(), seen.other_switch.get()) {
+            (Some(known), Some(found)) => AppError::OtherSwitch {
+                known: known.clone(),
+                found: found.clone(),
+            },
+            _ => AppError::Died("the pipeline"),
+        }
+    }
+
+    fn why_writer_ended(&self, end: Option<End>) -> AppError {
+        match end {
+            Some(End::Foreign { owner }) => AppError::Owned {
+                router: self.view.seen.router.get().cloned().unwrap_or_default(),
+                owner,
+            },
+            _ => AppError::Died("the writer"),
         }
     }
 }
 
 /// The shared records: accounts, links, metrics.
-fn view(config: &Config, output: Output) -> View {
-    let ledger = Arc::new(Ledger::default());
+fn view(
+    config: &Config,
+    output: Output,
+    ledger: Arc<Ledger>,
+    arrivals: Arc<Arrivals>,
+    journal: &Journal,
+) -> View {
     let link = |name, peer| Arc::new(Link::new(name, peer, config.esl.alarm_after));
     let esl = link("esl", format!("{}:{}", config.esl.host, config.esl.port));
     let redis = match output {
@@ -234,12 +343,13 @@ fn view(config: &Config, output: Output) -> View {
     let redis = link("redis", redis);
     let books = (Arc::clone(&ledger), Arc::clone(&esl), Arc::clone(&redis));
     let metrics = Arc::new(Metrics::new(&config.limits, books.0, books.1, books.2));
-    let seen = Arc::new(Seen::default());
-    if let Some(name) = &config.router.name {
-        seen.router.get_or_init(|| name.clone());
+    let seen = Arc::new(Seen::of(journal.id()));
+    if let Some(name) = config.router.name.as_deref().or(journal.router()) {
+        seen.router.get_or_init(|| name.to_owned());
     }
     View {
         ledger,
+        arrivals,
         esl,
         redis,
         metrics,
@@ -249,13 +359,27 @@ fn view(config: &Config, output: Output) -> View {
     }
 }
 
-/// The first load of the folder. Compiling takes a while, so it is no work for the runtime's threads.
+/// What Redis is known to have.
+fn mark_of(found: &Found) -> Acknowledged {
+    let mark = found.mark.as_ref();
+    mark.and_then(|mark| Acknowledged::decode(&mark.payload))
+        .unwrap_or_default()
+}
+
+/// For the owner's key, where people read it.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+/// The first load of the folder, and what filters missed since they saved their state. It takes a while, so it is no work for
+/// the runtime's threads.
 async fn load_filters(
     mut pipeline: Pipeline,
     mut loader: Loader,
 ) -> Result<(Pipeline, Loader), AppError> {
     let load = tokio::task::spawn_blocking(move || {
-        pipeline.change(loader.load());
+        pipeline.prepare(loader.load());
         (pipeline, loader)
     });
     load.await

@@ -24,10 +24,12 @@ pub struct Dropped {
 /// The accounts at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
-    /// Inputs: what came from the socket, and ticks' events.
+    /// Events from the socket, replayed dead letters, and what an earlier run left undecided in the journal.
     pub inputs: u64,
     /// Events that filters made.
     pub derived: u64,
+    /// Events that an earlier run of the host had decided and this one delivered.
+    pub replayed: u64,
     /// All entries are in Redis (or printed).
     pub delivered: u64,
     /// On purpose.
@@ -43,7 +45,7 @@ pub struct Accounts {
 /// The accounts as one line of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Balance {
-    /// Inputs and derived events.
+    /// Inputs, derived events, and what an earlier run had decided.
     pub received: u64,
     /// In Redis.
     pub delivered: u64,
@@ -69,7 +71,7 @@ impl Accounts {
     /// The sums.
     pub fn balance(&self) -> Balance {
         Balance {
-            received: self.inputs + self.derived,
+            received: self.inputs + self.derived + self.replayed,
             delivered: self.delivered,
             dropped: self.dropped.values().sum(),
             dead_lettered: self.dead_lettered,
@@ -140,6 +142,14 @@ impl Ledger {
         take(&mut accounts, delivered + dead_lettered);
     }
 
+    /// Redis has acknowledged what an earlier run of the host had decided: received and settled in one.
+    pub fn replayed(&self, delivered: u64, dead_lettered: u64) {
+        let mut accounts = self.lock();
+        accounts.replayed += delivered + dead_lettered;
+        accounts.delivered += delivered;
+        accounts.dead_lettered += dead_lettered;
+    }
+
     /// Events are gone.
     pub fn lost(&self, cause: &'static str, events: u64) {
         if events > 0 {
@@ -199,11 +209,12 @@ mod tests {
         });
         ledger.written(4, 1);
         ledger.lost("buffer_full", 1);
+        ledger.replayed(3, 1);
         let balance = ledger.balance();
         assert!(balance.holds(), "{balance:?}");
         assert_eq!(
             (balance.received, balance.dropped, balance.pending),
-            (12, 4, 2)
+            (16, 4, 2)
         );
     }
 

@@ -3,11 +3,12 @@
 //! The modules in the order of the data:
 //!
 //! - [`esl`]: the socket becomes frames. `Intake` keeps the connection up; it never waits.
+//! - [`journal`]: what comes gets a number and is on disk before anything else sees it.
 //! - [`event`]: a frame's bytes and an index of its headers.
 //! - [`filter`]: the chain of components that each event goes through, and the folder they come from.
 //! - [`route`]: an event and its fate become entries for streams.
-//! - [`pipeline`]: the one thread that takes every event in order through `event`, `filter` and `route`; the queues before
-//!   and after it.
+//! - [`pipeline`]: the one thread that takes every input in order through `journal`, `event`, `filter` and `route`; the queues
+//!   before and after it.
 //! - [`writer`]: entries become one transaction after another on one Redis connection.
 //!
 //! Around them: [`admin`] (HTTP), [`simulator`] (a FreeSWITCH for the demo and the tests, which shares no code with `esl`),
@@ -17,6 +18,7 @@
 pub mod esl;
 pub mod event;
 pub mod filter;
+pub mod journal;
 pub mod pipeline;
 pub mod route;
 pub mod writer;

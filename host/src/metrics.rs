@@ -3,6 +3,7 @@
 //! The `telephony_*` names and types are those of Telephony Event Sync, so that its dashboards keep working; `jackfield_*` is
 //! what it lacks. What the ledger and the links know is read from them at each scrape and kept nowhere else.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,21 @@ pub struct Metrics {
     pub repaired: Counter,
     /// `jackfield_batches_total`: transactions that Redis executed.
     pub batches: Counter,
+    /// `jackfield_healed_total`: events sent again because Redis came back without them.
+    pub healed: Counter,
+    /// `jackfield_unhealable_total`: decisions that Redis came back without and the journal does not have any more.
+    pub unhealable: Counter,
+    /// `jackfield_adopted_total`: cursors of another journal that this one took over.
+    pub adopted: Counter,
+    /// `jackfield_cursors_restored_total`: cursors that were gone while their streams were not.
+    pub restored: Counter,
+    /// `jackfield_journal_bytes`: the journal's size on disk, with what is preallocated.
+    pub journal_bytes: Gauge,
+    /// `jackfield_journal_age_seconds`: how long the oldest input waits to be decided.
+    pub journal_age: Gauge,
+    /// `jackfield_journal_broken`: 1 while the disk takes nothing.
+    pub journal_broken: Gauge,
+    reserve: Family<StreamLabel, Gauge<f64, AtomicU64>>,
     filters: Families,
 }
 
@@ -97,6 +113,11 @@ struct VersionLabel {
     filter: String,
     version: String,
     digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    stream: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -144,6 +165,14 @@ impl Metrics {
             total_latency,
             repaired: Counter::default(),
             batches: Counter::default(),
+            healed: Counter::default(),
+            unhealable: Counter::default(),
+            adopted: Counter::default(),
+            restored: Counter::default(),
+            journal_bytes: Gauge::default(),
+            journal_age: Gauge::default(),
+            journal_broken: Gauge::default(),
+            reserve: Family::default(),
             filters,
             registry: Registry::default(),
         };
@@ -177,11 +206,70 @@ impl Metrics {
             "Transactions that Redis executed",
             metrics.batches.clone(),
         );
+        metrics.register_journal(r);
         metrics.filters.register(r);
         r.register_collector(Box::new(Books { ledger, esl, redis }));
         Metrics {
             registry,
             ..metrics
+        }
+    }
+
+    fn register_journal(&self, r: &mut Registry) {
+        r.register(
+            "jackfield_healed",
+            "Events sent again because Redis came back without them",
+            self.healed.clone(),
+        );
+        r.register(
+            "jackfield_unhealable",
+            "Decisions that Redis came back without and the journal does not have any more",
+            self.unhealable.clone(),
+        );
+        r.register(
+            "jackfield_adopted",
+            "Cursors of another journal that this one took over",
+            self.adopted.clone(),
+        );
+        r.register(
+            "jackfield_cursors_restored",
+            "Cursors that were gone while their streams were not",
+            self.restored.clone(),
+        );
+        r.register(
+            "jackfield_journal_bytes",
+            "Size of the journal on disk",
+            self.journal_bytes.clone(),
+        );
+        r.register(
+            "jackfield_journal_age_seconds",
+            "How long the oldest input waits to be decided",
+            self.journal_age.clone(),
+        );
+        r.register(
+            "jackfield_journal_broken",
+            "1 while the disk takes nothing",
+            self.journal_broken.clone(),
+        );
+        r.register(
+            "jackfield_consumer_reserve_ratio",
+            "How far the slowest consumer group of a stream is from losing entries: 1 has read all, 0 loses them",
+            self.reserve.clone(),
+        );
+    }
+
+    /// The distance of a stream's slowest consumer group to trimming; `None`: it has no group.
+    pub fn reserve(&self, stream: &str, reserve: Option<f64>) {
+        let label = StreamLabel {
+            stream: stream.to_owned(),
+        };
+        match reserve {
+            Some(reserve) => {
+                self.reserve.get_or_create(&label).set(reserve);
+            }
+            None => {
+                self.reserve.remove(&label);
+            }
         }
     }
 
@@ -519,8 +607,13 @@ impl Collector for Books {
         )?;
         counter(
             "jackfield_inputs",
-            "Events that came from FreeSWITCH",
+            "Events from FreeSWITCH, replayed dead letters, and what an earlier run left undecided",
             accounts.inputs,
+        )?;
+        counter(
+            "jackfield_replayed",
+            "Events that an earlier run of the host had decided and this one delivered",
+            accounts.replayed,
         )?;
         counter(
             "jackfield_derived",
@@ -529,7 +622,7 @@ impl Collector for Books {
         )?;
         counter(
             "jackfield_received",
-            "Inputs and derived events",
+            "Inputs, derived and replayed events",
             accounts.balance().received,
         )?;
         counter(

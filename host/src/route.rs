@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, StreamFormat};
 use crate::esl::Subscription;
 use crate::event::{Event, Name};
-use crate::filter::{Decided, Fate};
+use crate::filter::{Decided, Verdict};
+use crate::journal::Lsn;
 
 /// What a stream gets that no setting describes; the defaults of Telephony Event Sync's events stream.
 const UNLISTED: (u64, Duration) = (10_000, Duration::from_secs(600));
@@ -23,7 +25,7 @@ const MAX_UNLISTED: usize = 1_000;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stream {
     /// The key.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// `MAXLEN ~`; 0 for none.
     pub max_len: u64,
     /// Entries older than this are trimmed; `None` for never.
@@ -50,11 +52,23 @@ pub struct Delivery {
     pub dead: bool,
 }
 
-/// What the routes made of an event.
-#[derive(Debug)]
-pub enum Routed {
-    /// It goes to Redis.
-    Deliver(Delivery),
+/// What becomes of an event: what is journaled, and all that its entries are made of beside the event itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It goes to these streams.
+    Streams(Vec<Arc<str>>),
+    /// It is kept as a dead letter.
+    Dead {
+        /// The filter's file.
+        by: Arc<str>,
+        /// Its words, or how it failed.
+        reason: String,
+        /// Where it would have gone.
+        stream: Option<Arc<str>>,
+    },
+    /// The frame was no event; it is kept as a dead letter, as it came.
+    Malformed(String),
     /// A filter dropped it.
     Dropped {
         /// The filter's file.
@@ -66,6 +80,16 @@ pub enum Routed {
     Unrouted,
 }
 
+/// The input that an entry comes from, and when it was decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The input's number.
+    pub lsn: Lsn,
+    /// In microseconds since the epoch.
+    pub at_us: u64,
+}
+
+#[derive(Debug)]
 struct Rule {
     stream: Arc<Stream>,
     names: HashSet<Box<str>>,
@@ -90,10 +114,11 @@ impl Rule {
 }
 
 /// The route table; the first rule that matches decides.
+#[derive(Debug)]
 pub struct Routes {
     rules: Vec<Rule>,
-    streams: HashMap<Box<str>, Arc<Stream>>,
-    unlisted: Mutex<HashMap<Box<str>, Arc<Stream>>>,
+    streams: HashMap<Arc<str>, Arc<Stream>>,
+    unlisted: Mutex<HashMap<Arc<str>, Arc<Stream>>>,
     dead_letter: Arc<Stream>,
 }
 
@@ -170,44 +195,55 @@ impl Routes {
     }
 
     /// What becomes of an event after the chain.
-    pub fn route(&self, decided: Decided) -> Routed {
-        let Decided { event, fate, .. } = decided;
-        let streams = match fate {
-            Fate::Drop { by, reason } => return Routed::Dropped { by, reason },
-            Fate::DeadLetter { by, reason } => {
-                let streams = self
-                    .matching(&event)
-                    .map(|stream| stream.name.to_string())
-                    .unwrap_or_default();
-                return Routed::Deliver(self.dead(json(&event), &streams, &by, &reason));
-            }
-            Fate::Route(names) => names.iter().map(|name| self.stream(name)).collect(),
-            Fate::Pass => match self.matching(&event) {
-                Some(stream) => vec![Arc::clone(stream)],
-                None => return Routed::Unrouted,
-            },
+    pub fn decide(&self, decided: &Decided) -> Outcome {
+        let by_route = || {
+            self.matching(&decided.event)
+                .map(|stream| Arc::clone(&stream.name))
         };
-        let mut written = None;
-        let entry = |stream| entry(stream, &event, &mut written);
-        let entries = streams.into_iter().map(entry).collect();
-        Routed::Deliver(Delivery {
-            entries,
-            dead: false,
-        })
+        match decided.verdict() {
+            Some((by, Verdict::Drop(reason))) => Outcome::Dropped {
+                by: Arc::clone(by),
+                reason: reason.clone(),
+            },
+            Some((by, Verdict::DeadLetter(reason))) => Outcome::Dead {
+                by: Arc::clone(by),
+                reason: reason.clone(),
+                stream: by_route(),
+            },
+            Some((_, Verdict::Route(streams))) => Outcome::Streams(streams.clone()),
+            _ if !decided.streams.is_empty() => Outcome::Streams(decided.streams.clone()),
+            _ => by_route().map_or(Outcome::Unrouted, |stream| Outcome::Streams(vec![stream])),
+        }
+    }
+
+    /// The entries of an event, if it has any. What they hold follows from the arguments alone, so that a resend is the same.
+    pub fn deliver(&self, event: &Event, outcome: &Outcome, origin: Origin) -> Option<Delivery> {
+        match outcome {
+            Outcome::Streams(names) => {
+                let mut written = None;
+                let streams = names.iter().map(|name| self.stream(name));
+                let entries = streams.map(|stream| entry(stream, event, &mut written));
+                Some(Delivery {
+                    entries: entries.collect(),
+                    dead: false,
+                })
+            }
+            Outcome::Dead { by, reason, stream } => {
+                let event = ("event", json(event));
+                let stream = stream.as_deref().unwrap_or_default();
+                Some(self.dead(event, stream, by, reason, origin))
+            }
+            Outcome::Malformed(_) | Outcome::Dropped { .. } | Outcome::Unrouted => None,
+        }
     }
 
     /// A frame that is no event, kept as it came.
-    pub fn malformed(&self, frame: Bytes, reason: &str) -> Delivery {
-        let mut delivery = self.dead(Bytes::new(), "", "", reason);
-        if let Some(fields) = delivery.entries.first_mut().map(|entry| &mut entry.fields) {
-            fields.retain(|(field, _)| field != "event");
-            fields.push((Bytes::from_static(b"frame"), frame));
-        }
-        delivery
+    pub fn malformed(&self, frame: Bytes, reason: &str, origin: Origin) -> Delivery {
+        self.dead(("frame", frame), "", "", reason, origin)
     }
 
     /// An entry that Redis refused, kept with the reason. What made it too large is cut off.
-    pub fn refused(&self, entry: &Entry, reason: &str, max_bytes: usize) -> Delivery {
+    pub fn refused(&self, entry: &Entry, lsn: Lsn, reason: &str, max_bytes: usize) -> Delivery {
         let payload = match entry.stream.format {
             StreamFormat::Json => entry.fields.first().cloned().unwrap_or_default().1,
             StreamFormat::Fields => object(&entry.fields),
@@ -218,8 +254,15 @@ impl Routes {
         };
         let longest = payload.len().min(max_bytes);
         let end = (0..=longest).rev().find(|end| !within_character(end));
-        let payload = payload.slice(..end.unwrap_or(longest));
-        self.dead(payload, &entry.stream.name, "", reason)
+        let payload = ("event", payload.slice(..end.unwrap_or(longest)));
+        let at_us = clock::now_us();
+        self.dead(
+            payload,
+            &entry.stream.name,
+            "",
+            reason,
+            Origin { lsn, at_us },
+        )
     }
 
     /// Whether an entry is a dead letter already.
@@ -227,15 +270,23 @@ impl Routes {
         entry.stream.name == self.dead_letter.name
     }
 
-    fn dead(&self, event: Bytes, streams: &str, filter: &str, reason: &str) -> Delivery {
+    fn dead(
+        &self,
+        (name, payload): (&'static str, Bytes),
+        stream: &str,
+        filter: &str,
+        reason: &str,
+        origin: Origin,
+    ) -> Delivery {
         let field = |name: &'static str, value: Bytes| (Bytes::from_static(name.as_bytes()), value);
         let text = |value: &str| Bytes::copy_from_slice(value.as_bytes());
         let fields = vec![
-            field("event", event),
-            field("streams", text(streams)),
+            field(name, payload),
+            field("streams", text(stream)),
             field("filter", text(filter)),
             field("reason", text(reason)),
-            field("time", text(&clock::rfc3339(clock::now_us()))),
+            field("time", text(&clock::rfc3339(origin.at_us))),
+            field("lsn", text(&origin.lsn.to_string())),
         ];
         Delivery {
             entries: vec![Entry {
@@ -253,7 +304,7 @@ impl Routes {
             .map(|rule| &rule.stream)
     }
 
-    fn stream(&self, name: &str) -> Arc<Stream> {
+    fn stream(&self, name: &Arc<str>) -> Arc<Stream> {
         if let Some(stream) = self.streams.get(name) {
             return Arc::clone(stream);
         }
@@ -264,18 +315,18 @@ impl Routes {
         let (max_len, expire) = UNLISTED;
         let format = StreamFormat::Json;
         let stream = Arc::new(Stream {
-            name: name.into(),
+            name: Arc::clone(name),
             max_len,
             expire: Some(expire),
             format,
         });
         if unlisted.len() < MAX_UNLISTED {
-            unlisted.insert(name.into(), Arc::clone(&stream));
+            unlisted.insert(Arc::clone(name), Arc::clone(&stream));
         }
         stream
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Arc<Stream>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Stream>>> {
         self.unlisted
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -313,10 +364,10 @@ fn json(event: &Event) -> Bytes {
 mod tests {
     use bytes::Bytes;
 
-    use super::{Routed, Routes};
+    use super::{Origin, Outcome, Routes};
     use crate::config::{Sources, load};
     use crate::event::{Event, Format};
-    use crate::filter::{Decided, Fate};
+    use crate::filter::{Decided, Step, Verdict};
 
     fn routes(env: &[(&str, &str)]) -> Routes {
         let env = env
@@ -331,18 +382,22 @@ mod tests {
         Routes::new(&config.streams, &config.routes, &config.dead_letter)
     }
 
+    fn decided(event: Event, steps: Vec<Step>) -> Decided {
+        Decided {
+            event,
+            derived: None,
+            steps,
+            streams: Vec::new(),
+        }
+    }
+
     fn check(routes: &Routes, event: &str, expected: Option<&str>) {
         let parsed = Event::parse(Format::Json, Bytes::copy_from_slice(event.as_bytes())).unwrap();
-        let decided = Decided {
-            event: parsed,
-            fate: Fate::Pass,
-            derived: false,
-        };
-        let stream = match routes.route(decided) {
-            Routed::Deliver(delivery) => Some(delivery.entries[0].stream.name.to_string()),
-            _ => None,
-        };
-        assert_eq!(stream.as_deref(), expected, "{event}");
+        let outcome = routes.decide(&decided(parsed, Vec::new()));
+        let expected = expected.map_or(Outcome::Unrouted, |stream| {
+            Outcome::Streams(vec![stream.into()])
+        });
+        assert_eq!(outcome, expected, "{event}");
     }
 
     #[test]
@@ -396,17 +451,19 @@ mod tests {
             Bytes::from_static(br#"{"Event-Name":"DTMF"}"#),
         )
         .unwrap();
-        let fate = Fate::DeadLetter {
+        let step = Step {
             by: "10-validate".into(),
-            reason: "no digit".to_owned(),
+            verdict: Verdict::DeadLetter("no digit".to_owned()),
+            edits: Vec::new(),
+            failure: None,
         };
-        let Routed::Deliver(delivery) = routes.route(Decided {
-            event,
-            fate,
-            derived: false,
-        }) else {
-            panic!()
+        let decided = decided(event, vec![step]);
+        let origin = Origin {
+            lsn: 7,
+            at_us: 951_782_400_000_000,
         };
+        let outcome = routes.decide(&decided);
+        let delivery = routes.deliver(&decided.event, &outcome, origin).unwrap();
         assert!(delivery.dead);
         let entry = &delivery.entries[0];
         assert_eq!(&*entry.stream.name, "freeswitch:telephony:dead");
@@ -424,6 +481,7 @@ mod tests {
         );
         assert_eq!(field("filter").unwrap(), "10-validate");
         assert_eq!(field("reason").unwrap(), "no digit");
-        assert!(field("time").is_some());
+        assert_eq!(field("time").unwrap(), "2000-02-29T00:00:00.000Z");
+        assert_eq!(field("lsn").unwrap(), "7");
     }
 }

@@ -362,8 +362,18 @@ impl Setup {
             out,
             log,
             filters: self.filters(),
-            dir: self.dir,
+            setup: Some(self),
         }
+    }
+
+    /// The folder that it runs in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The journal's folder.
+    pub fn journal(&self) -> PathBuf {
+        self.dir.path().join("data/journal")
     }
 }
 
@@ -408,7 +418,8 @@ pub struct Host {
     out: Arc<Mutex<String>>,
     log: Arc<Mutex<String>>,
     pub filters: PathBuf,
-    dir: TempDir,
+    /// Taken when it was killed, to start it again.
+    setup: Option<Setup>,
 }
 
 impl Host {
@@ -416,8 +427,32 @@ impl Host {
         self.process.id()
     }
 
+    fn setup(&self) -> &Setup {
+        self.setup.as_ref().expect("the host was not killed")
+    }
+
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.setup().dir()
+    }
+
+    /// The journal's folder.
+    pub fn journal(&self) -> PathBuf {
+        self.setup().journal()
+    }
+
+    /// kill -9. What it left on disk is where the next start finds it.
+    pub fn kill(mut self) -> Setup {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.setup.take().unwrap()
+    }
+
+    /// SIGTERM and its end, which must be a good one.
+    #[track_caller]
+    pub fn stop(mut self) -> Setup {
+        let ended = self.terminate();
+        assert!(ended.success(), "{ended}\n{}", self.log());
+        self.setup.take().unwrap()
     }
 
     /// Standard error so far, without colors.

@@ -3,6 +3,7 @@
 mod captures;
 mod captures_simulator;
 mod cli;
+mod crash;
 mod delivery;
 mod demo;
 mod filters;

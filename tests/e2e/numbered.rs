@@ -1,13 +1,15 @@
 //! Events with numbers, each fired once: what is in Redis says what was lost, repeated or taken out of order.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jackfield::simulator::{Event, Simulator};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::harness::Redis;
+use crate::harness::{Redis, Setup, jackfield};
 
 /// Where they go without settings.
 pub(crate) const STREAM: &str = "freeswitch:telephony:events";
@@ -55,6 +57,24 @@ pub(crate) fn check(redis: &Redis, stream: &str, expected: impl IntoIterator<Ite
         found.len(),
         expected.len()
     );
+}
+
+/// The numbers of the events in a journal, in its order, as `jackfield journal export` tells.
+#[track_caller]
+pub(crate) fn in_journal(setup: &Setup) -> Vec<u64> {
+    let journal = setup.journal();
+    let output = Command::new(jackfield())
+        .args(["journal", "export", "--json"])
+        .arg(&journal)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let records = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let number = |record: Value| record["event"]["Number"].as_str()?.parse().ok();
+    records.filter_map(number).collect()
 }
 
 /// A load that goes on in the background until it is stopped: some thousand events a second.

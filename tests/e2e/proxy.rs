@@ -29,6 +29,7 @@ struct Rules {
     let_go: BTreeSet<usize>,
     held: BTreeSet<usize>,
     over: BTreeSet<usize>,
+    connections: usize,
 }
 
 impl Proxy {
@@ -42,6 +43,7 @@ impl Proxy {
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
                 let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+                gate.change(|rules| rules.connections = number + 1);
                 if let (Ok(client), Ok(server)) = (client, server) {
                     gate.serve(number, client, server);
                 }
@@ -58,6 +60,11 @@ impl Proxy {
     /// From now on, or no longer, what Redis says waits.
     pub(crate) fn hold_replies(&self, hold: bool) {
         self.gate.change(|rules| rules.hold_replies = hold);
+    }
+
+    /// How many connections there were: the number of the next one.
+    pub(crate) fn connections(&self) -> usize {
+        self.gate.rules.lock().unwrap().connections
     }
 
     /// Passes on what this connection has held; the first one is number 0.

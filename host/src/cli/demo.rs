@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::folder::Folder;
 use super::run::{Signals, start_log};
 use super::{FAILED, print_error, runtime};
 use crate::admin::View;
@@ -98,7 +99,10 @@ impl Demo {
     }
 
     async fn run(self) -> Result<bool, DemoError> {
-        let folder = Folder::new()?;
+        let folder = Folder::new().map_err(|source| DemoError::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
         let filters = folder.place_filters().await?;
         let redis = if self.stdout {
             None
@@ -298,18 +302,7 @@ fn milliseconds(us: u64) -> f64 {
     us as f64 / 1_000.0
 }
 
-/// The demo's own folder, removed at the end.
-struct Folder {
-    path: PathBuf,
-}
-
 impl Folder {
-    fn new() -> Result<Folder, DemoError> {
-        let path = std::env::temp_dir().join(format!("jackfield-demo-{}", std::process::id()));
-        create(&path)?;
-        Ok(Folder { path })
-    }
-
     /// Builds what is missing, and copies the filters with their settings.
     async fn place_filters(&self) -> Result<PathBuf, DemoError> {
         let checkout = PathBuf::from(CHECKOUT);
@@ -370,9 +363,10 @@ impl Folder {
             0
         };
         let mut text = format!(
-            "[esl]\nport = {}\n\n[filters]\ndir = {:?}\n\n",
+            "[esl]\nport = {}\n\n[filters]\ndir = {:?}\n\n[journal]\ndir = {:?}\n\n",
             esl.port(),
-            filters
+            filters,
+            self.path.join("journal")
         );
         text.push_str(&format!("[http]\nlisten = \"127.0.0.1:{http}\"\n"));
         if let Some(port) = redis {
@@ -386,14 +380,6 @@ impl Folder {
             source,
         })?;
         Ok(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the demo's folder stays");
-        }
     }
 }
 

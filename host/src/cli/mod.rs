@@ -1,6 +1,6 @@
 //! The command line: what a user types, and the exit code. The only place that prints.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
+//! Exit codes: 0 done, 1 failed, 2 wrong configuration or usage, 3 another host owns this router's name.
 
 #![expect(
     clippy::print_stdout,
@@ -9,7 +9,9 @@
 )]
 
 mod check;
+mod dead;
 mod demo;
+mod folder;
 mod health;
 mod run;
 
@@ -22,12 +24,14 @@ use crate::config::{self, Config, Sources};
 
 const FAILED: u8 = 1;
 const WRONG_CONFIG: u8 = 2;
+/// Another host has this router's name.
+const OWNED: u8 = 3;
 
 /// Routes FreeSWITCH events through WebAssembly filters into Redis Streams.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong configuration or usage."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong configuration or usage, 3 another host owns this router's name."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -49,6 +53,8 @@ enum Command {
     /// Ask a running host whether it is healthy; exits 0 if it is, 1 if not (for containers).
     #[command(after_help = "Example:\n  jackfield health")]
     Health(health::Health),
+    /// List, show and replay the events that could not be handled.
+    Dead(dead::Dead),
     /// Run everything at once: a simulated FreeSWITCH, a private redis-server, the filters of this checkout, the host.
     #[command(
         after_help = "Examples:\n  jackfield demo\n  jackfield demo --events 5000\n  jackfield demo --rate 0 --events 100000\n  jackfield demo --stdout --events 20"
@@ -95,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.main(),
         Command::Check(check) => check.main(),
         Command::Health(health) => health.main(),
+        Command::Dead(dead) => dead.main(),
         Command::Demo(demo) => demo.main(),
     }
 }

@@ -10,7 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-use super::{FAILED, Settings, print_error, runtime};
+use super::folder::Folder;
+use super::{FAILED, OWNED, Settings, WRONG_CONFIG, print_error, runtime};
 use crate::app::{App, AppError, Output};
 use crate::config::{Level, Log, LogFormat};
 
@@ -25,7 +26,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn main(self) -> ExitCode {
-        let config = match self.settings.load() {
+        let mut config = match self.settings.load() {
             Ok(config) => config,
             Err(code) => return code,
         };
@@ -42,6 +43,17 @@ impl Run {
         } else {
             Output::Redis
         };
+        // What is only looked at leaves the journal of the real host alone.
+        let folder = match self.stdout.then(Folder::new).transpose() {
+            Ok(folder) => folder,
+            Err(error) => {
+                print_error(&error);
+                return ExitCode::from(FAILED);
+            }
+        };
+        if let Some(folder) = &folder {
+            config.journal.dir = folder.path.join("journal");
+        }
         let ran = runtime().map_err(AppError::Thread).and_then(|runtime| {
             let ended = runtime.block_on(async {
                 let mut signals = Signals::new().map_err(AppError::Thread)?;
@@ -61,7 +73,11 @@ impl Run {
             }
             Err(error) => {
                 print_error(&error);
-                ExitCode::from(FAILED)
+                ExitCode::from(match error {
+                    AppError::Journal(_) | AppError::OtherSwitch { .. } => WRONG_CONFIG,
+                    AppError::Owned { .. } => OWNED,
+                    _ => FAILED,
+                })
             }
         }
     }

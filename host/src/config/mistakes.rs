@@ -183,6 +183,6 @@ mod tests {
             near("trim_interval").as_deref(),
             Some("redis.trim_interval")
         );
-        assert_eq!(near("journal"), None, "nothing is near");
+        assert_eq!(near("gateway"), None, "nothing is near");
     }
 }

@@ -31,6 +31,6 @@ pub use mistakes::{Mistake, Mistakes};
 pub use stages::{Sources, load};
 pub use types::{
     Backoff, Buffer, Config, DeadLetter, Esl, EventPattern, EventsWanted, FilterLimits, Filters,
-    Format, Http, Level, Limits, Log, LogFormat, Note, OnError, Redis, Route, Router, Secret,
-    Stream, StreamFormat, Wasi,
+    Format, Http, Journal, Level, Limits, Log, LogFormat, Note, OnError, Redis, Route, Router,
+    Secret, Stream, StreamFormat, Sync, Wasi,
 };

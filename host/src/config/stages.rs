@@ -13,7 +13,8 @@ use super::reader::{Given, Reader};
 use super::routes::read_routes;
 use super::types::{
     Backoff, Buffer, Config, DeadLetter, Esl, EventsWanted, FilterLimits, Filters, Format, Http,
-    Level, Limits, Log, LogFormat, Note, OnError, Redis, Router, Secret, Stream, Wasi,
+    Journal, Level, Limits, Log, LogFormat, Note, OnError, Redis, Router, Secret, Stream, Sync,
+    Wasi,
 };
 use super::values;
 
@@ -21,6 +22,8 @@ use super::values;
 const DEFAULT_FILE: &str = "jackfield.toml";
 /// Entries that a stream keeps unless a setting says otherwise.
 pub(super) const DEFAULT_MAX_LEN: u64 = 10_000;
+/// How long the journal keeps what Redis has if no stream expires: the age at which streams expire by default.
+const DEFAULT_RETAIN: Duration = Duration::from_secs(600);
 
 /// Everything that can hold a setting.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +71,7 @@ pub(super) fn read_config(reader: &mut Reader) -> Config {
     Config {
         router: router(reader),
         esl: esl(reader),
+        journal: journal(reader, &streams),
         redis: redis(reader),
         trim_interval: reader.get(
             "redis.trim_interval",
@@ -159,6 +163,21 @@ fn backoff(reader: &mut Reader) -> Backoff {
         }
     }
     Backoff { initial, max }
+}
+
+/// A Redis that forgot is refilled with what its streams would still hold, hence the default of `retain`.
+fn journal(reader: &mut Reader, streams: &[Stream]) -> Journal {
+    let longest = streams.iter().filter_map(|stream| stream.expire).max();
+    Journal {
+        dir: reader.get("journal.dir", PathBuf::from("data/journal"), &values::DIR),
+        max_size: reader.get("journal.max_size", 4 << 30, &values::JOURNAL_SIZE),
+        retain: reader.get(
+            "journal.retain",
+            longest.unwrap_or(DEFAULT_RETAIN),
+            &values::POSITIVE_DURATION,
+        ),
+        sync: reader.get("journal.sync", Sync::Interval, &values::SYNC),
+    }
 }
 
 /// The address as a whole, and above a file's the parts that the Go service's variables give.

@@ -13,6 +13,10 @@ pub struct Config {
     pub router: Router,
     /// The connection to FreeSWITCH.
     pub esl: Esl,
+    /// The log on disk that every event goes through.
+    pub journal: Journal,
+    /// What is held while the journal's disk takes nothing.
+    pub buffer: Buffer,
     /// The connection to Redis.
     pub redis: Redis,
     /// The streams that events go to, each name once. A filter may name others.
@@ -21,8 +25,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Where events go that cannot be handled.
     pub dead_letter: DeadLetter,
-    /// What is held while Redis is away.
-    pub buffer: Buffer,
     /// The filters and their limits.
     pub filters: Filters,
     /// The HTTP server.
@@ -103,6 +105,38 @@ pub enum Format {
     Plain,
 }
 
+/// The log on disk that every event goes through before anything else sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Journal {
+    /// The folder of its segments, made if it is missing; default `data/journal`.
+    pub dir: PathBuf,
+    /// Bytes that the segments may take on disk. At least 16 MiB; default 4 GiB.
+    pub max_size: u64,
+    /// How long a record is kept after Redis has it, so that a Redis that forgot can be refilled. Above zero; default
+    /// the longest `expire` of the streams, 10 minutes if none expires.
+    pub retain: Duration,
+    /// When records are forced to the disk; default [`Sync::Interval`].
+    pub sync: Sync,
+}
+
+/// When the journal's records are forced to the disk (`fdatasync`). A crash of the process alone loses nothing in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// In the background, every 10 ms.
+    Interval,
+    /// Before the Redis write of the batch that they belong to.
+    Batch,
+    /// Never: left to the operating system.
+    Never,
+}
+
+/// What is held in memory while the journal's disk is full or hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// Events held; what comes beyond them is counted as lost. From 1 to 10 million; default 50000.
+    pub events: usize,
+}
+
 /// The connection to Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
@@ -163,13 +197,6 @@ pub struct DeadLetter {
     pub stream: String,
     /// Entries kept, for `MAXLEN ~`; 0: no limit. Default 10000.
     pub max_len: u64,
-}
-
-/// What is held in memory while Redis is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
-    /// Events held; what comes beyond them is counted as lost. From 1 to 10 million; default 50000.
-    pub events: usize,
 }
 
 /// The filters: where they are, and the limits of those whose own settings say nothing else.

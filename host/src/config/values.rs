@@ -8,7 +8,9 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::types::{EventPattern, Format, Level, LogFormat, OnError, Secret, StreamFormat, Wasi};
+use super::types::{
+    EventPattern, Format, Level, LogFormat, OnError, Secret, StreamFormat, Sync, Wasi,
+};
 
 /// The longest duration that Go's syntax can say: its durations are signed 64-bit counts of nanoseconds.
 const MAX_NANOS: u128 = i64::MAX as u128;
@@ -16,6 +18,8 @@ const MAX_NANOS: u128 = i64::MAX as u128;
 const MIN_MEMORY: u64 = 64 << 10;
 /// All that a 32-bit component can address.
 const MAX_MEMORY: u64 = 4 << 30;
+/// Eight segments of 2 MiB: with much less, the one that goes at the limit would be much of what is held.
+const MIN_JOURNAL: u64 = 16 << 20;
 /// All that Redis can count.
 const MAX_COUNT: u64 = i64::MAX as u64;
 /// A bound on what one typing error can make the host reserve.
@@ -67,6 +71,16 @@ pub(super) const MEMORY: Syntax<u64> =
     Syntax::new("a size from 64KiB to 4GiB such as 16MiB", |text| {
         size(text).filter(|bytes| (MIN_MEMORY..=MAX_MEMORY).contains(bytes))
     });
+pub(super) const JOURNAL_SIZE: Syntax<u64> =
+    Syntax::new("a size of at least 16MiB such as 4GiB", |text| {
+        size(text).filter(|bytes| *bytes >= MIN_JOURNAL)
+    });
+pub(super) const SYNC: Syntax<Sync> = Syntax::new("interval, batch or never", |text| match text {
+    "interval" => Some(Sync::Interval),
+    "batch" => Some(Sync::Batch),
+    "never" => Some(Sync::Never),
+    _ => None,
+});
 pub(super) const COUNT: Syntax<u64> = Syntax::new("a whole number, 0 for no limit", |text| {
     text.parse().ok().filter(|n| *n <= MAX_COUNT)
 });

@@ -4,7 +4,7 @@
 //! line, then exactly `Content-Length` bytes. What is inside an event frame is not looked at: its inner
 //! `Content-Length`, and bodies that look like frames, are the event's own business.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use thiserror::Error;
 
@@ -44,6 +44,8 @@ pub struct Frame {
     pub kind: Kind,
     /// The header block with its final newline, without the empty line.
     pub header: Bytes,
+    /// Where its header block begins, in bytes from the beginning of the connection.
+    pub offset: u64,
     /// Exactly `Content-Length` bytes; empty where there is none.
     pub body: Bytes,
 }
@@ -98,6 +100,8 @@ pub enum Ending {
 #[derive(Debug, Default)]
 pub struct Framer {
     bytes: BytesMut,
+    /// Bytes of the connection before those in `bytes`.
+    passed: u64,
     /// How far the current header block was searched for its end.
     searched: usize,
     /// A header block that is complete and waits for its body.
@@ -110,6 +114,7 @@ pub struct Framer {
 struct Opened {
     kind: Kind,
     header: Bytes,
+    offset: u64,
     length: usize,
 }
 
@@ -126,7 +131,7 @@ impl Framer {
                 .bytes
                 .len()
                 .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
-            self.bytes.advance(passed);
+            self.take(passed);
             self.skip -= passed as u64;
             if self.skip > 0 {
                 return Ok(None);
@@ -147,10 +152,11 @@ impl Framer {
             self.opened = Some(opened);
             return Ok(None);
         }
-        let body = self.bytes.split_to(opened.length).freeze();
+        let body = self.take(opened.length);
         Ok(Some(Framed::Frame(Frame {
             kind: opened.kind,
             header: opened.header,
+            offset: opened.offset,
             body,
         })))
     }
@@ -159,7 +165,7 @@ impl Framer {
         // Nothing separates frames; stray newlines between them are tolerated.
         if self.searched == 0 {
             let newlines = self.bytes.iter().take_while(|byte| **byte == b'\n').count();
-            self.bytes.advance(newlines);
+            self.take(newlines);
         }
         let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
         let Some(found) = memmem::find(unsearched, b"\n\n") else {
@@ -171,8 +177,9 @@ impl Framer {
         };
         let end = self.searched + found + 1;
         self.searched = 0;
-        let block = self.bytes.split_to(end).freeze();
-        self.bytes.advance(1);
+        let offset = self.passed;
+        let block = self.take(end);
+        self.take(1);
         let Some(content_type) = header(&block, "Content-Type") else {
             return Err(FrameError::NoContentType(excerpt(&block)));
         };
@@ -191,8 +198,14 @@ impl Framer {
         Ok(Some(Header::Opened(Opened {
             kind,
             header: block,
+            offset,
             length,
         })))
+    }
+
+    fn take(&mut self, bytes: usize) -> Bytes {
+        self.passed += bytes as u64;
+        self.bytes.split_to(bytes).freeze()
     }
 
     /// How the stream stands now that the connection has ended.
@@ -275,6 +288,19 @@ mod tests {
     const SESSION: &[u8] = b"Content-Type: auth/request\n\nContent-Type: command/reply\nReply-Text: +OK accepted\n\n\
         Content-Length: 46\nContent-Type: text/event-json\n\n{\"_body\":\"Content-Type: auth/request\\n\\n....\"}\
         Content-Type: text/disconnect-notice\nContent-Length: 7\n\nDone.\n\nContent-Type: log/data\nContent-Length: 1\n\nx";
+
+    #[test]
+    fn a_frame_says_where_in_the_stream_it_begins() {
+        let first = b"\nContent-Type: text/event-json\nContent-Length: 2\n\n{}";
+        let mut framer = Framer::default();
+        framer.buffer().put_slice(first);
+        framer.buffer().put_slice(&first[1..]);
+        let mut offset = || match framer.next_frame() {
+            Ok(Some(Framed::Frame(frame))) => frame.offset,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((offset(), offset()), (1, first.len() as u64));
+    }
 
     #[test]
     fn a_session_is_cut_into_its_frames_at_every_split() {

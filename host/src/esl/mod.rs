@@ -11,5 +11,5 @@ mod subscription;
 
 pub use frame::{Ending, Frame, FrameError, Framed, Framer, Kind, MAX_FRAME};
 pub use intake::Intake;
-pub use session::{EslError, Received};
+pub use session::{EslError, EventFrame, Received};
 pub use subscription::Subscription;

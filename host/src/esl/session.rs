@@ -33,13 +33,36 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 /// How long after a notice the connection may stay open.
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// The body of a frame that is an event.
+#[derive(Clone, Debug)]
+pub struct EventFrame {
+    /// How it is encoded.
+    pub format: Format,
+    /// As it came.
+    pub bytes: Bytes,
+    /// Where the frame begins, in bytes from the beginning of its connection.
+    pub offset: u64,
+}
+
+impl EventFrame {
+    fn of(format: Format, frame: &Frame) -> EventFrame {
+        EventFrame {
+            format,
+            bytes: frame.body.clone(),
+            offset: frame.offset,
+        }
+    }
+}
+
 /// What one read brought.
 #[derive(Debug)]
 pub struct Received {
     /// When, in microseconds since the epoch.
     pub at_us: u64,
-    /// Bodies of event frames with their format, in the order of the wire.
-    pub events: Vec<(Format, Bytes)>,
+    /// Which connection of this process, counted from 1.
+    pub connection: u32,
+    /// In the order of the wire.
+    pub events: Vec<EventFrame>,
     /// Events over [`super::MAX_FRAME`], which were passed over.
     pub too_large: u64,
 }
@@ -94,6 +117,8 @@ pub enum EslError {
 /// What outlives a connection.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    /// How many connections there were.
+    connection: u32,
     interval: Duration,
     last_us: Option<u64>,
     /// The connection before was lost to silence: the next one counts as ready only when an event comes.
@@ -103,6 +128,7 @@ pub(super) struct Pulse {
 impl Default for Pulse {
     fn default() -> Pulse {
         Pulse {
+            connection: 0,
             interval: HEARTBEAT,
             last_us: None,
             doubted: false,
@@ -117,6 +143,7 @@ impl Pulse {
 
     /// A new connection: the time since the heartbeat before it is no interval.
     pub(super) fn restart(&mut self) {
+        self.connection += 1;
         self.last_us = None;
     }
 
@@ -306,6 +333,7 @@ impl<'a> Session<'a> {
         self.heard = Instant::now();
         let mut received = Received {
             at_us: clock::now_us(),
+            connection: pulse.connection,
             events: Vec::new(),
             too_large: 0,
         };
@@ -342,11 +370,11 @@ impl<'a> Session<'a> {
             match frame.kind {
                 Kind::EventJson => {
                     pulse.observe(&frame.body);
-                    received.events.push((Format::Json, frame.body));
+                    received.events.push(EventFrame::of(Format::Json, &frame));
                 }
                 Kind::EventPlain => {
                     pulse.observe(&frame.body);
-                    received.events.push((Format::Plain, frame.body));
+                    received.events.push(EventFrame::of(Format::Plain, &frame));
                 }
                 Kind::AuthRequest => self.authenticate(),
                 Kind::CommandReply => self.reply(&frame, wanted, pulse)?,

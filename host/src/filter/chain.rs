@@ -4,60 +4,38 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::decision::{Allowance, covers};
+use super::decision::Allowance;
 use super::engine::Engine;
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::Failure;
-use super::loader::{Change, Planned, Step};
+use super::loader::{Change, Plan, Planned};
 use super::slot::{FilterStatus, Made, Running, Slot};
+use super::step::{Derived, Edit, Step, Verdict};
 use crate::config::{FilterLimits, OnError};
 use crate::esl::Subscription;
 use crate::event::Event;
 use crate::metrics::Metrics;
-
-/// What became of an event in the chain.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The routes decide.
-    Pass,
-    /// To these streams, whatever the routes say.
-    Route(Vec<Arc<str>>),
-    /// Nowhere.
-    Drop {
-        /// The filter's file.
-        by: Arc<str>,
-        /// Its words.
-        reason: String,
-    },
-    /// To the dead letters.
-    DeadLetter {
-        /// The filter's file.
-        by: Arc<str>,
-        /// Its words, or how it failed.
-        reason: String,
-    },
-}
-
-impl Fate {
-    fn label(&self) -> &'static str {
-        match self {
-            Fate::Pass => "pass",
-            Fate::Route(_) => "route",
-            Fate::Drop { .. } => "drop",
-            Fate::DeadLetter { .. } => "dead_letter",
-        }
-    }
-}
 
 /// An event after the chain.
 #[derive(Debug)]
 pub struct Decided {
     /// With all edits.
     pub event: Event,
-    /// Its fate.
-    pub fate: Fate,
-    /// Made by a filter.
-    pub derived: bool,
+    /// What a filter made it of; `None` for the input's own event.
+    pub derived: Option<Derived>,
+    /// What the filters did, in order.
+    pub steps: Vec<Step>,
+    /// The streams that the filter that derived it named, if no filter after it said otherwise.
+    pub streams: Vec<Arc<str>>,
+}
+
+impl Decided {
+    /// The last verdict that is none of passing on, and whose it is; `None`: the routes decide.
+    pub fn verdict(&self) -> Option<(&Arc<str>, &Verdict)> {
+        let mut steps = self.steps.iter().rev();
+        let step = steps.find(|step| step.verdict != Verdict::Pass)?;
+        Some((&step.by, &step.verdict))
+    }
 }
 
 /// The filters in order.
@@ -65,6 +43,8 @@ pub struct Chain {
     engine: Arc<Engine>,
     metrics: Arc<Metrics>,
     slots: Vec<Slot>,
+    /// Of the run before this one, until the filter starts.
+    restored: HashMap<Arc<str>, Vec<u8>>,
 }
 
 impl Chain {
@@ -74,6 +54,7 @@ impl Chain {
             engine,
             metrics,
             slots: Vec::new(),
+            restored: HashMap::new(),
         }
     }
 
@@ -85,12 +66,12 @@ impl Chain {
             .drain(..)
             .map(|slot| (Arc::clone(&slot.status.file), slot))
             .collect();
-        for Planned { file, step } in change.planned {
+        for Planned { file, plan } in change.planned {
             let old = before.remove(&file);
-            let slot = match step {
-                Step::Keep => old,
-                Step::Start(made) => Some(self.start(file, old, made, now_us)),
-                Step::Refused {
+            let slot = match plan {
+                Plan::Keep => old,
+                Plan::Start(made) => Some(self.start(file, old, made, now_us)),
+                Plan::Refused {
                     digest,
                     limits,
                     why,
@@ -108,9 +89,12 @@ impl Chain {
         }
     }
 
-    fn start(&self, file: Arc<str>, old: Option<Slot>, made: Made, now_us: u64) -> Slot {
+    fn start(&mut self, file: Arc<str>, old: Option<Slot>, made: Made, now_us: u64) -> Slot {
         let (mut old, metrics) = (old, self.metrics.filter(&file));
-        let saved = old.as_mut().and_then(|old| old.save(now_us));
+        let saved = match &mut old {
+            Some(old) => old.save(now_us),
+            None => self.restored.remove(&file),
+        };
         let (digest, limits) = (Arc::clone(&made.component.digest), made.limits.clone());
         match Slot::start(
             &self.engine,
@@ -203,6 +187,13 @@ impl Chain {
         self.slots.iter().filter_map(Slot::next_tick).min()
     }
 
+    /// The filters whose `tick` is due, one name a line; nothing if none is. They are not due again before that tick was made.
+    pub fn due_ticks(&mut self, now: Instant) -> Option<String> {
+        let due = |slot: &mut Slot| slot.take_due(now).then(|| Arc::clone(&slot.status.file));
+        let names: Vec<Arc<str>> = self.slots.iter_mut().filter_map(due).collect();
+        (!names.is_empty()).then(|| names.join("\n"))
+    }
+
     /// One input through the chain; the event itself comes out first, what was derived of it after it.
     pub fn handle(&mut self, event: Event, now_us: u64, decided: &mut Vec<Decided>) {
         let mut brood = Brood::new();
@@ -210,20 +201,41 @@ impl Chain {
             event,
             from: 0,
             streams: Vec::new(),
-            derived: false,
+            derived: None,
         };
         self.run(first, now_us, &mut brood, decided);
         self.run_derived(brood, now_us, decided);
     }
 
-    /// Calls `tick` where it is due.
-    pub fn tick(&mut self, now_us: u64, decided: &mut Vec<Decided>) {
+    /// Calls `tick` of the filters of these names, as [`Chain::due_ticks`] gave them.
+    pub fn tick(&mut self, names: &str, now_us: u64, decided: &mut Vec<Decided>) {
         let mut brood = Brood::new();
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            let derived = slot.tick(&self.engine, now_us, &mut brood.allowance);
-            brood.add(derived, at + 1);
+            if names.lines().any(|name| *name == *slot.status.file) {
+                let derived = slot.tick(&self.engine, now_us, &mut brood.allowance);
+                brood.add(derived, at + 1);
+            }
         }
         self.run_derived(brood, now_us, decided);
+    }
+
+    /// What each filter wants to keep, by its file.
+    pub fn save(&mut self, now_us: u64) -> Vec<(Arc<str>, Vec<u8>)> {
+        let saved = self.slots.iter_mut().filter_map(|slot| {
+            let saved = slot.save(now_us)?;
+            Some((Arc::clone(&slot.status.file), saved))
+        });
+        saved.collect()
+    }
+
+    /// What filters kept when the host ran last: each gets its own when it starts.
+    pub fn restore(&mut self, saved: Vec<(Arc<str>, Vec<u8>)>) {
+        self.restored = saved.into_iter().collect();
+    }
+
+    /// Whether there is no filter.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     fn run_derived(&mut self, mut brood: Brood, now_us: u64, decided: &mut Vec<Decided>) {
@@ -243,42 +255,47 @@ impl Chain {
             mut event,
             from,
             streams,
-            derived: is_derived,
+            derived,
         } = passing;
-        let mut fate = if streams.is_empty() {
-            Fate::Pass
-        } else {
-            route(streams)
-        };
+        let mut steps = Vec::new();
         for (at, slot) in self.slots.iter_mut().enumerate().skip(from) {
             if !slot.wants_event(&event) {
                 continue;
             }
             let answer;
             (event, answer) = slot.handle(&self.engine, event, now_us, &mut brood.allowance);
-            let by = &slot.status.file;
-            let next = match answer {
-                Ok(decision) => {
-                    apply(&mut event, decision.edits);
-                    brood.add(decision.emit, at + 1);
-                    verdict(decision.verdict, by)
-                }
-                Err(failure) => on_error(slot.limits().on_error, &failure, by),
+            let mut step = Step {
+                by: Arc::clone(&slot.status.file),
+                verdict: Verdict::Pass,
+                edits: Vec::new(),
+                failure: None,
             };
-            slot.metrics.verdict(next.label());
-            match next {
-                Fate::Pass => {}
-                Fate::Route(_) => fate = next,
-                Fate::Drop { .. } | Fate::DeadLetter { .. } => {
-                    fate = next;
-                    break;
+            match answer {
+                Ok(decision) => {
+                    step.edits = decision.edits.into_iter().map(Edit::from).collect();
+                    step.verdict = decision.verdict.into();
+                    brood.add(decision.emit, at + 1);
                 }
+                Err(failure) => {
+                    step.verdict = on_error(slot.limits().on_error, &failure);
+                    step.failure = Some(failure.to_string());
+                }
+            }
+            step.edits.iter().for_each(|edit| edit.apply(&mut event));
+            slot.metrics.verdict(step.verdict.label());
+            let ends = matches!(step.verdict, Verdict::Drop(_) | Verdict::DeadLetter(_));
+            if step.verdict != Verdict::Pass || !step.edits.is_empty() || step.failure.is_some() {
+                steps.push(step);
+            }
+            if ends {
+                break;
             }
         }
         decided.push(Decided {
             event,
-            fate,
-            derived: is_derived,
+            derived,
+            steps,
+            streams,
         });
     }
 }
@@ -287,8 +304,8 @@ impl Chain {
 struct Passing {
     event: Event,
     from: usize,
-    streams: Vec<String>,
-    derived: bool,
+    streams: Vec<Arc<str>>,
+    derived: Option<Derived>,
 }
 
 /// The events derived of one input that still have to go on, and what may yet be made of it. A chain is finite and so is
@@ -312,79 +329,29 @@ impl Brood {
     }
 }
 
-fn passing_from(derived: types::Derived, from: usize) -> Passing {
-    let headers: Vec<(String, String)> = derived
-        .headers
-        .into_iter()
-        .map(|header| (header.name, header.value))
-        .collect();
-    let event = Event::derived(&derived.name, &headers, derived.body.as_deref());
+fn passing_from(made: types::Derived, from: usize) -> Passing {
+    let headers = made.headers.into_iter();
+    let derived = Derived {
+        name: made.name,
+        headers: headers.map(|header| (header.name, header.value)).collect(),
+        body: made.body,
+    };
+    let streams = match Verdict::route(made.streams) {
+        Verdict::Route(streams) => streams,
+        _ => Vec::new(),
+    };
     Passing {
-        event,
+        event: derived.event(),
         from,
-        streams: derived.streams,
-        derived: true,
+        streams,
+        derived: Some(derived),
     }
 }
 
-fn verdict(verdict: types::Verdict, by: &Arc<str>) -> Fate {
-    match verdict {
-        types::Verdict::Pass => Fate::Pass,
-        types::Verdict::Drop(reason) => Fate::Drop {
-            by: Arc::clone(by),
-            reason,
-        },
-        types::Verdict::DeadLetter(reason) => Fate::DeadLetter {
-            by: Arc::clone(by),
-            reason,
-        },
-        types::Verdict::Route(streams) => route(streams),
-    }
-}
-
-/// Each stream once, in the filter's order: an event is not to be written twice to one stream.
-fn route(streams: Vec<String>) -> Fate {
-    let mut unique: Vec<Arc<str>> = Vec::with_capacity(streams.len());
-    for stream in streams {
-        if !unique.iter().any(|known| **known == *stream) {
-            unique.push(stream.into());
-        }
-    }
-    Fate::Route(unique)
-}
-
-fn on_error(on_error: OnError, failure: &Failure, by: &Arc<str>) -> Fate {
-    let by = Arc::clone(by);
+fn on_error(on_error: OnError, failure: &Failure) -> Verdict {
     match on_error {
-        OnError::Pass => Fate::Pass,
-        OnError::Drop => Fate::Drop {
-            by,
-            reason: failure.cause().to_owned(),
-        },
-        OnError::DeadLetter => Fate::DeadLetter {
-            by,
-            reason: failure.to_string(),
-        },
+        OnError::Pass => Verdict::Pass,
+        OnError::Drop => Verdict::Drop(failure.cause().to_owned()),
+        OnError::DeadLetter => Verdict::DeadLetter(failure.to_string()),
     }
 }
-
-fn apply(event: &mut Event, edits: Vec<types::Edit>) {
-    for edit in edits {
-        match edit {
-            types::Edit::Set(header) => event.set(&header.name, &header.value),
-            types::Edit::Remove(pattern) => match pattern.strip_suffix('*') {
-                None => event.remove(&pattern),
-                Some(_) => event.retain(|name| name == EVENT_NAME || !covers(&pattern, name)),
-            },
-            types::Edit::Keep(patterns) => {
-                event.retain(|name| {
-                    name == EVENT_NAME || patterns.iter().any(|pattern| covers(pattern, name))
-                });
-            }
-            types::Edit::Body(body) => event.set_body(&body),
-        }
-    }
-}
-
-/// No pattern takes it away: routes and filters need it.
-const EVENT_NAME: &str = "Event-Name";

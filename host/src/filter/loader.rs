@@ -33,17 +33,17 @@ impl Change {
     /// This change and one after it as one: what `later` keeps is what this one would have started.
     #[must_use]
     pub fn then(self, later: Change) -> Change {
-        let mut earlier: HashMap<Arc<str>, Step> = self
+        let mut earlier: HashMap<Arc<str>, Plan> = self
             .planned
             .into_iter()
-            .map(|one| (one.file, one.step))
+            .map(|one| (one.file, one.plan))
             .collect();
-        let merge = |Planned { file, step }| {
-            let step = match step {
-                Step::Keep => earlier.remove(&file).unwrap_or(Step::Keep),
-                step => step,
+        let merge = |Planned { file, plan }| {
+            let plan = match plan {
+                Plan::Keep => earlier.remove(&file).unwrap_or(Plan::Keep),
+                plan => plan,
             };
-            Planned { file, step }
+            Planned { file, plan }
         };
         Change {
             planned: later.planned.into_iter().map(merge).collect(),
@@ -55,20 +55,20 @@ impl Change {
 pub struct Planned {
     /// The file's name without `.wasm`.
     pub file: Arc<str>,
-    pub(super) step: Step,
+    pub(super) plan: Plan,
 }
 
 impl Planned {
     /// Why it cannot run, if it cannot.
     pub fn refusal(&self) -> Option<&Refusal> {
-        match &self.step {
-            Step::Refused { why, .. } => Some(why),
+        match &self.plan {
+            Plan::Refused { why, .. } => Some(why),
             _ => None,
         }
     }
 }
 
-pub(super) enum Step {
+pub(super) enum Plan {
     /// As it is.
     Keep,
     /// A new version or new settings.
@@ -158,20 +158,20 @@ impl Loader {
         if file.component.is_ok() && self.attempted.get(&name) == Some(&attempt) {
             return Planned {
                 file: name,
-                step: Step::Keep,
+                plan: Plan::Keep,
             };
         }
         self.attempted.insert(Arc::clone(&name), attempt);
         let mut limits = self.defaults.limits.clone();
-        let step = match self.make(&file, &mut limits) {
-            Ok(made) => Step::Start(made),
-            Err(why) => Step::Refused {
+        let plan = match self.make(&file, &mut limits) {
+            Ok(made) => Plan::Start(made),
+            Err(why) => Plan::Refused {
                 digest,
                 limits,
                 why,
             },
         };
-        Planned { file: name, step }
+        Planned { file: name, plan }
     }
 
     /// Compiles, checks the settings and tries both in an instance of its own. `limits` holds the file's own as soon as they are known.

@@ -268,16 +268,18 @@ impl Slot {
         (event, self.note(engine, answer, now_us))
     }
 
-    /// Calls `tick` if it is due.
+    /// Whether `tick` is due; it is not again before it was called.
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        self.next_tick.take_if(|due| *due <= now).is_some()
+    }
+
+    /// Calls `tick`.
     pub(super) fn tick(
         &mut self,
         engine: &Engine,
         now_us: u64,
         allowance: &mut Allowance,
     ) -> Vec<types::Derived> {
-        if self.next_tick.is_none_or(|due| Instant::now() < due) {
-            return Vec::new();
-        }
         let derived = self.call_tick(engine, now_us, allowance);
         // Counted from the end of the call, and also where it was not made: a tick that is always due would leave
         // no time for events.
@@ -306,20 +308,19 @@ impl Slot {
         self.next_tick
     }
 
-    /// Its state for the version that takes its place.
+    /// Its state now, for the version that takes its place and for the next run; without an instance the one that it saved last.
     pub(super) fn save(&mut self, now_us: u64) -> Option<Vec<u8>> {
-        let Some(instance) = &mut self.instance else {
-            return self.saved.take();
-        };
-        match instance.save(now_us) {
-            Ok(saved) => Some(saved).filter(|saved| !saved.is_empty()),
-            Err(failure) => {
-                self.metrics.failed(failure.cause());
-                tracing::error!(filter = &*self.status.file, error = %failure, "filter could not save its state");
-                self.instance = None;
-                self.saved.take()
+        if let Some(instance) = &mut self.instance {
+            match instance.save(now_us) {
+                Ok(saved) => self.saved = Some(saved).filter(|saved| !saved.is_empty()),
+                Err(failure) => {
+                    self.metrics.failed(failure.cause());
+                    tracing::error!(filter = &*self.status.file, error = %failure, "filter could not save its state");
+                    self.instance = None;
+                }
             }
         }
+        self.saved.clone()
     }
 
     /// Makes sure that there is an instance, unless it rests.

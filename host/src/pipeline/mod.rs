@@ -1,12 +1,23 @@
 //! The pipeline: one thread that takes every input in order, runs the chain and the routes, and hands decisions on.
 //!
-//! `backlog` is the queue before it, `outbox` the one after it, `run` the thread. One order: events of all calls pass here
+//! In reading order: `arrivals` is the queue before it, `inputs` gives what arrived its number and its place in the journal,
+//! `run` is the thread, `decision` what became of an input, `outbox` the queue after it, `refill` makes old decisions again,
+//! `saved` is the filters' state over a restart, `seen` what others may see. One order: events of all calls pass here
 //! one after the other, so filters keep state without locks.
 
-mod backlog;
+mod arrivals;
+mod decision;
+mod inputs;
 mod outbox;
+mod refill;
 mod run;
+mod saved;
+mod seen;
 
-pub use backlog::{Backlog, Input};
-pub use outbox::{Decision, Outbox};
-pub use run::{Pipeline, Seen};
+pub use arrivals::Arrivals;
+pub use decision::{Became, Decision, DecisionError, decode, encode};
+pub use inputs::Inputs;
+pub use outbox::Outbox;
+pub use refill::Source;
+pub use run::Pipeline;
+pub use seen::{JournalStatus, Seen};

@@ -1,88 +1,110 @@
-//! The queue between the pipeline and the writer: decided, not yet in Redis.
+//! The queue between the pipeline and the writer: decided, not yet acknowledged by Redis.
 //!
-//! Bounded; a full one makes the pipeline wait, and the waiting shows in the backlog.
+//! It holds the newest decisions in memory, within bounds; a full one makes the pipeline wait, and the waiting shows in the
+//! journal. What is older, after a restart or because Redis came back with less, it makes again from the journal.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::backlog::Backlog;
+use super::arrivals::Arrivals;
+use super::decision::Decision;
+use super::refill::{Refill, Source};
+use crate::config;
+use crate::journal::{Lsn, Progress};
 use crate::metrics::Metrics;
-use crate::route::Delivery;
 
-/// Decisions that may wait.
+/// Decisions that may wait in memory.
 const MAX_DECISIONS: usize = 1_024;
-/// Bytes of entries that may wait; one decision more may go over it.
-const MAX_BYTES: usize = 16 << 20;
-/// Bytes of entries in one batch; one decision more may go over it.
+/// Bytes of entries that may wait in memory; one decision more may go over it.
+const MAX_BYTES: usize = 8 << 20;
+/// Bytes of entries that are taken at once; one decision more may go over it.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-
-/// What became of an input, as far as it goes to Redis.
-#[derive(Clone, Debug)]
-pub struct Decision {
-    /// The input's number in this run of the host.
-    pub sequence: u64,
-    /// When the input was read, in microseconds since the epoch.
-    pub received_us: u64,
-    /// When it was decided.
-    pub decided_us: u64,
-    /// The event and those derived from it, in order; never empty.
-    pub events: Vec<Delivery>,
-}
-
-impl Decision {
-    fn bytes(&self) -> usize {
-        let entries = self.events.iter().flat_map(|event| &event.entries);
-        entries
-            .flat_map(|entry| &entry.fields)
-            .map(|(field, value)| field.len() + value.len())
-            .sum()
-    }
-}
 
 /// The queue of decisions.
 #[derive(Debug)]
 pub struct Outbox {
     waiting: Mutex<Waiting>,
     filled: Notify,
-    backlog: Arc<Backlog>,
+    refill: tokio::sync::Mutex<Refill>,
+    arrivals: Arc<Arrivals>,
+    progress: Arc<Progress>,
+    sync: config::Sync,
+    /// The disk takes nothing, so there is nothing to wait for.
+    broken: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    decisions: VecDeque<Decision>,
+    /// All that were decided after `from`, as far as they have entries and are not acknowledged.
+    decisions: VecDeque<Arc<Decision>>,
+    from: Lsn,
+    /// Everything up to here is decided.
+    decided: Lsn,
     bytes: usize,
     closed: bool,
 }
 
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.decisions.len() < MAX_DECISIONS && self.bytes < MAX_BYTES
+    }
+
+    fn after(&self, after: Lsn) -> impl Iterator<Item = &Arc<Decision>> {
+        let start = self.decisions.partition_point(|one| one.lsn <= after);
+        self.decisions.range(start..)
+    }
+}
+
 impl Outbox {
-    /// An empty queue; room in it wakes the pipeline that takes from `backlog`.
-    pub fn new(backlog: Arc<Backlog>, metrics: Arc<Metrics>) -> Outbox {
+    /// An empty queue; `decided` is the newest decision of the journal, `source` where older ones come from. Room in it wakes the
+    /// pipeline that takes from `arrivals`.
+    pub fn new(
+        arrivals: Arc<Arrivals>,
+        source: Source,
+        progress: Arc<Progress>,
+        sync: config::Sync,
+        decided: Lsn,
+        metrics: Arc<Metrics>,
+    ) -> Outbox {
+        let waiting = Waiting {
+            from: decided,
+            decided,
+            ..Waiting::default()
+        };
         Outbox {
-            waiting: Mutex::default(),
+            waiting: Mutex::new(waiting),
             filled: Notify::new(),
-            backlog,
+            refill: tokio::sync::Mutex::new(Refill::new(source)),
+            arrivals,
+            progress,
+            sync,
+            broken: AtomicBool::new(false),
             metrics,
         }
     }
 
     pub(super) fn has_room(&self) -> bool {
-        let waiting = self.lock();
-        waiting.decisions.len() < MAX_DECISIONS && waiting.bytes < MAX_BYTES
+        self.lock().has_room()
     }
 
-    pub(super) fn push(&self, decisions: Vec<Decision>) {
-        if decisions.is_empty() {
-            return;
-        }
+    /// Adds decisions; everything up to `decided` is decided now.
+    pub(super) fn push(&self, decisions: Vec<Decision>, decided: Lsn) {
         let mut waiting = self.lock();
-        waiting.bytes += decisions.iter().map(Decision::bytes).sum::<usize>();
-        waiting.decisions.extend(decisions);
+        waiting.decided = waiting.decided.max(decided);
+        let some = !decisions.is_empty();
+        for decision in decisions {
+            waiting.bytes += decision.bytes();
+            waiting.decisions.push_back(Arc::new(decision));
+        }
         self.show(&waiting);
         drop(waiting);
-        self.filled.notify_one();
+        if some {
+            self.filled.notify_one();
+        }
     }
 
     /// Nothing more comes.
@@ -91,39 +113,97 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The next decisions, at most `most` and whole ones; `None` when there will be no more. Safe to cancel.
-    pub async fn take(&self, most: usize) -> Option<Vec<Decision>> {
+    /// More may be on stable storage now.
+    pub fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// Whether the disk takes nothing: then decisions are handed out without waiting for it.
+    pub(super) fn show_broken(&self, broken: bool) {
+        if self.broken.swap(broken, Ordering::AcqRel) != broken {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The highest number that may be handed out.
+    fn durable(&self) -> Lsn {
+        match self.sync {
+            config::Sync::Batch if !self.broken.load(Ordering::Acquire) => self.progress.durable(),
+            _ => Lsn::MAX,
+        }
+    }
+
+    /// Decisions after `after`, in order, at most `most` and some megabytes, from memory or, what memory does not hold, from the
+    /// journal. They stay until they are acknowledged. Waits while there are none; `None`: there will be none. Safe to cancel.
+    pub async fn next(&self, after: Lsn, most: usize) -> Option<Vec<Arc<Decision>>> {
         loop {
-            {
+            let from = self.lock().from;
+            if after < from {
+                let mut refill = self.refill.lock().await;
+                let again = refill.next(after, from, most, MAX_BATCH_BYTES).await;
+                if !again.is_empty() {
+                    return Some(again);
+                }
+                // Nothing between the two has an entry, so memory has all that follows.
                 let mut waiting = self.lock();
-                if !waiting.decisions.is_empty() {
-                    return Some(self.take_some(&mut waiting, most));
-                }
-                if waiting.closed {
-                    return None;
-                }
+                waiting.from = waiting.from.min(after);
+            }
+            if let Some(taken) = self.take(after, most) {
+                return (!taken.is_empty()).then_some(taken);
             }
             self.filled.notified().await;
         }
     }
 
-    fn take_some(&self, waiting: &mut Waiting, most: usize) -> Vec<Decision> {
-        let had_room = waiting.decisions.len() < MAX_DECISIONS && waiting.bytes < MAX_BYTES;
-        let mut taken = Vec::new();
+    /// `None`: nothing yet; empty: nothing any more.
+    fn take(&self, after: Lsn, most: usize) -> Option<Vec<Arc<Decision>>> {
+        let waiting = self.lock();
+        let durable = self.durable();
         let mut bytes = 0;
-        while taken.len() < most && bytes < MAX_BATCH_BYTES {
-            let Some(decision) = waiting.decisions.pop_front() else {
+        let mut taken = Vec::new();
+        for decision in waiting.after(after).take(most) {
+            if bytes >= MAX_BATCH_BYTES || decision.lsn > durable {
                 break;
-            };
+            }
             bytes += decision.bytes();
-            taken.push(decision);
+            taken.push(Arc::clone(decision));
         }
-        waiting.bytes -= bytes;
-        self.show(waiting);
-        if !had_room {
-            self.backlog.wake();
+        let ended = waiting.closed && waiting.after(after).next().is_none();
+        (ended || !taken.is_empty()).then_some(taken)
+    }
+
+    /// The highest number such that everything up to it is decided and no entry lies between `after` and it.
+    pub fn passed(&self, after: Lsn) -> Lsn {
+        let waiting = self.lock();
+        if after < waiting.from {
+            return after;
         }
-        taken
+        let next = waiting.after(after).next();
+        next.map_or(waiting.decided, |next| next.lsn - 1).max(after)
+    }
+
+    /// Everything up to here is in Redis: forgets it, and gives back what was still held in memory.
+    pub fn acknowledged(&self, through: Lsn) -> Vec<Arc<Decision>> {
+        let mut waiting = self.lock();
+        let had_room = waiting.has_room();
+        let count = waiting.decisions.partition_point(|one| one.lsn <= through);
+        let gone: Vec<Arc<Decision>> = waiting.decisions.drain(..count).collect();
+        waiting.bytes -= gone.iter().map(|decision| decision.bytes()).sum::<usize>();
+        waiting.from = waiting.from.max(through.min(waiting.decided));
+        self.show(&waiting);
+        let makes_room = !had_room && waiting.has_room();
+        drop(waiting);
+        if makes_room {
+            self.arrivals.wake();
+        }
+        gone
+    }
+
+    /// How many events of decisions from `first` on are still held in memory.
+    pub(super) fn held_from(&self, first: Lsn) -> u64 {
+        let waiting = self.lock();
+        let held = waiting.after(first.saturating_sub(1));
+        held.map(|decision| decision.events.len() as u64).sum()
     }
 
     fn show(&self, waiting: &Waiting) {

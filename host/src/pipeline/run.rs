@@ -1,54 +1,38 @@
-//! The pipeline's thread: what happens to one input is `decide`; everything else here waits, counts and passes on.
+//! The pipeline's thread: every input is journaled, decided, its decision journaled, and only then handed to the writer.
+//!
+//! What happens to one input is `decide`; everything else here waits, counts and passes on. The thread owns the journal, so
+//! that one order holds for all: what arrived, what was decided, what was acknowledged.
 
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::backlog::{Backlog, Input, Taken};
-use super::outbox::{Decision, Outbox};
+use super::arrivals::{Arrival, Arrivals, Stop};
+use super::decision::{Became, Decision, encode, format};
+use super::inputs::{Input, Inputs, is_event};
+use super::outbox::Outbox;
+use super::saved::Saved;
+use super::seen::Seen;
 use crate::clock;
 use crate::esl::Subscription;
-use crate::event::Event;
-use crate::filter::{Chain, Change, Decided, Engine, FilterStatus};
+use crate::event::{Event, Format};
+use crate::filter::{Chain, Change, Decided, Engine};
+use crate::journal::Lsn;
 use crate::ledger::{Dropped, Ledger, Settled};
 use crate::metrics::Metrics;
-use crate::route::{Delivery, Routed, Routes};
+use crate::route::{Delivery, Origin, Outcome, Routes};
 
-/// Inputs that are taken from the backlog at once.
+/// Inputs that are decided at once.
 const BATCH: usize = 64;
-
-/// What others may see of the pipeline, and hand to it.
-#[derive(Default)]
-pub struct Seen {
-    filters: Mutex<Vec<FilterStatus>>,
-    change: Mutex<Option<Change>>,
-    /// `FreeSWITCH-Switchname` of the first event, unless `router.name` is set: the name in the cursor's key.
-    pub router: OnceLock<String>,
-}
-
-impl Seen {
-    /// The filters as they are.
-    pub fn filters(&self) -> Vec<FilterStatus> {
-        lock(&self.filters).clone()
-    }
-
-    /// A change of the chain, to be made between two events. It holds the whole chain, but a step of the one that it
-    /// replaces may say `keep` of a version that never started, so both must be made.
-    pub fn change(&self, change: Change) {
-        let mut waiting = lock(&self.change);
-        *waiting = Some(match waiting.take() {
-            Some(before) => before.then(change),
-            None => change,
-        });
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+/// Arrivals that are journaled at once.
+const ARRIVALS: usize = 512;
+/// How often what is due is looked at while nothing happens: the mark of what Redis has, old segments.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often filters save their state. What came since is run again after a crash, with its outputs discarded.
+const SAVE: Duration = Duration::from_secs(10);
 
 /// All that the thread owns and uses.
 pub struct Pipeline {
@@ -58,8 +42,12 @@ pub struct Pipeline {
     pub engine: Arc<Engine>,
     /// The route table.
     pub routes: Arc<Routes>,
+    /// The inputs, and the journal.
+    pub inputs: Inputs,
+    /// The journal's folder, where filters' state is kept too.
+    pub dir: PathBuf,
     /// Where inputs come from.
-    pub backlog: Arc<Backlog>,
+    pub arrivals: Arc<Arrivals>,
     /// Where decisions go.
     pub outbox: Arc<Outbox>,
     /// The accounts.
@@ -70,82 +58,225 @@ pub struct Pipeline {
     pub seen: Arc<Seen>,
     /// Followed by the intake whenever the filters want something else.
     pub wanted: watch::Sender<Subscription>,
-    /// What is wanted whatever the filters want; `None` fixes the subscription.
+    /// The routes' and filters' wishes are what FreeSWITCH is asked for; else the subscription is fixed.
     pub follow_filters: bool,
+    /// The name is `FreeSWITCH-Switchname`: an event of another switch ends the host.
+    pub learn_name: bool,
 }
 
 /// All that can wake the thread.
 enum Wake {
     Change(Change),
     Inputs(Vec<Input>),
-    Tick,
+    Save,
+    /// Nothing to do before this.
+    Idle(Instant),
     End,
 }
 
+/// What outlives a turn of the thread.
+struct Turn {
+    decided: Vec<Decided>,
+    payload: Vec<u8>,
+    decisions: Vec<Decision>,
+    settled: Settled,
+    /// The ESL connection whose switch is known.
+    connection: u32,
+    next_save: Instant,
+    saved: Lsn,
+    storing: Option<JoinHandle<()>>,
+}
+
 impl Pipeline {
-    /// Runs until the backlog is closed and drained.
-    pub fn run(mut self) {
-        self.backlog.serve(std::thread::current());
-        let mut sequence = 0;
-        let mut decided = Vec::new();
+    /// Loads the filters with what they saved, and runs what came since again with its outputs discarded.
+    pub fn prepare(&mut self, change: Change) {
+        let saved = Saved::load(&self.dir, self.inputs.journal().id());
+        let from = saved.as_ref().map(|saved| saved.lsn);
+        self.chain
+            .restore(saved.map_or(Vec::new(), |saved| saved.filters));
+        self.change(change);
+        if self.chain.is_empty() {
+            return;
+        }
+        if let Some(from) = from {
+            self.warm_up(from);
+        }
+        // From here on a crash finds a state of these very filters.
+        store(&self.state(), &self.dir);
+    }
+
+    fn warm_up(&mut self, from: Lsn) {
+        let to = self.inputs.taken();
+        let mut inputs = self.inputs.after(from);
+        let _ticking = self.engine.ticking();
+        let (mut decided, mut events) = (Vec::new(), 0_u64);
         loop {
-            match self.next() {
-                Wake::Change(change) => self.change(change),
-                Wake::Inputs(inputs) => self.inputs(inputs, &mut sequence, &mut decided),
-                Wake::Tick => {
-                    let now_us = clock::now_us();
-                    {
-                        let _ticking = self.engine.ticking();
-                        self.chain.tick(now_us, &mut decided);
-                    }
-                    self.show_changes();
-                    sequence += 1;
-                    let mut settled = Settled::default();
-                    let events = self.route(&mut decided, &mut settled);
-                    self.hand_on(vec![(sequence, now_us, events)], settled);
+            match inputs.next() {
+                Ok(Some(record)) if record.head.lsn <= to => {
+                    events += u64::from(is_event(record.head.kind));
+                    // A malformed one was a dead letter, which no filter saw.
+                    let _malformed = self.filter(&record.into(), &mut decided);
+                    decided.clear();
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "journal cannot be read: filters miss what came since they saved their state");
+                    break;
+                }
+            }
+        }
+        if events > 0 {
+            tracing::info!(events, from, to, "filters warmed up");
+        }
+    }
+
+    /// Runs until it is told to end.
+    pub fn run(mut self) {
+        self.arrivals.serve(std::thread::current());
+        let mut turn = Turn {
+            decided: Vec::new(),
+            payload: Vec::new(),
+            decisions: Vec::new(),
+            settled: Settled::default(),
+            connection: 0,
+            next_save: Instant::now() + SAVE,
+            saved: self.inputs.taken(),
+            storing: None,
+        };
+        loop {
+            let stop = self.record(&mut turn);
+            match self.next(stop, &turn) {
+                Wake::Change(change) => {
+                    self.change(change);
+                    // A filter that came now has not seen what is before.
+                    self.save(&mut turn);
+                }
+                Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
+                Wake::Save => self.save(&mut turn),
+                Wake::Idle(until) => {
+                    std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
                 }
                 Wake::End => break,
             }
         }
-        self.outbox.close();
+        self.end(&turn);
     }
 
-    fn next(&self) -> Wake {
-        loop {
-            if let Some(change) = lock(&self.seen.change).take() {
-                return Wake::Change(change);
+    fn next(&mut self, stop: Stop, turn: &Turn) -> Wake {
+        if stop == Stop::Now || self.seen.other_switch.get().is_some() {
+            return Wake::End;
+        }
+        if let Some(change) = self.seen.take_change() {
+            return Wake::Change(change);
+        }
+        let now = Instant::now();
+        let mut until = now + IDLE;
+        if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
+            if turn.next_save <= now {
+                return Wake::Save;
             }
-            if self.backlog.is_aborted() {
-                return Wake::End;
+            until = until.min(turn.next_save);
+        }
+        if self.outbox.has_room() {
+            let (inputs, gone) = self.inputs.take(BATCH);
+            self.ledger.lost("journal_damaged", gone);
+            if !inputs.is_empty() {
+                return Wake::Inputs(inputs);
             }
-            let mut due = None;
-            if self.outbox.has_room() {
-                due = self.chain.next_tick();
-                if due.is_some_and(|due| due <= Instant::now()) {
-                    return Wake::Tick;
+            if stop == Stop::Drained {
+                self.outbox.close();
+            }
+            let due = self.chain.next_tick().filter(|_| stop == Stop::No);
+            until = due.map_or(until, |due| until.min(due));
+        }
+        Wake::Idle(until)
+    }
+
+    /// Writes to the journal what was decided, what arrived and what was acknowledged; then the decisions may go out.
+    fn record(&mut self, turn: &mut Turn) -> Stop {
+        let has_room = self.outbox.has_room();
+        // While the disk takes nothing, memory is bounded where it arrives: only what can be decided now is taken from there.
+        let most = match (self.inputs.trouble().is_some(), has_room) {
+            (false, _) => ARRIVALS,
+            (true, true) => BATCH,
+            (true, false) => 0,
+        };
+        let (arrivals, stop) = self.arrivals.take(most);
+        for arrival in arrivals {
+            self.arrive(arrival, turn);
+        }
+        let now = Instant::now();
+        if has_room
+            && stop == Stop::No
+            && let Some(names) = self.chain.due_ticks(now)
+        {
+            self.inputs.arrive(Arrival::tick(names));
+        }
+        if let Some(acknowledged) = self.seen.take_acknowledged() {
+            let journal = self.inputs.journal();
+            journal.mark(acknowledged.lsn, clock::now_us(), &acknowledged.mark);
+            journal.committed(acknowledged.lsn);
+            self.seen
+                .show_journal(|shown| shown.acknowledged = acknowledged.lsn);
+        }
+        let lost = self.inputs.write();
+        self.ledger.lost("journal_full", lost);
+        self.inputs.journal().tidy(now);
+        self.show_journal();
+        let decisions = std::mem::take(&mut turn.decisions);
+        self.outbox.push(decisions, self.inputs.taken());
+        stop
+    }
+
+    /// One arrival gets its number, unless it comes from another FreeSWITCH than the journal's.
+    fn arrive(&mut self, arrival: Arrival, turn: &mut Turn) {
+        if self.learn_name && arrival.connection > turn.connection {
+            let switch = switch_name(&arrival);
+            if let Some(name) = switch.filter(|name| !name.is_empty()) {
+                turn.connection = arrival.connection;
+                let known = self.seen.router.get_or_init(|| name.clone());
+                if *known != name {
+                    self.seen.other_switch.get_or_init(|| name);
+                } else if self.inputs.journal().router().is_none() {
+                    self.inputs.journal().name_router(&name);
                 }
-                match self.backlog.take(BATCH) {
-                    Taken::Inputs(inputs) => return Wake::Inputs(inputs),
-                    Taken::End => return Wake::End,
-                    Taken::Nothing => {}
-                }
             }
-            match due {
-                Some(due) => {
-                    std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
-                }
-                None => std::thread::park(),
-            }
+        }
+        if self.seen.other_switch.get().is_some() {
+            self.ledger.lost("other_switch", 1);
+        } else {
+            self.inputs.arrive(arrival);
         }
     }
 
+    fn show_journal(&mut self) {
+        let broken = self.inputs.trouble().is_some();
+        self.outbox.show_broken(broken);
+        let waiting = self.inputs.waiting();
+        let arrivals = self.arrivals.len() as u64;
+        let queued = i64::try_from(waiting + arrivals).unwrap_or(i64::MAX);
+        self.metrics.reader_size.set(queued);
+        let bytes = self.inputs.journal().size();
+        let shown = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.journal_bytes.set(shown);
+        self.metrics.journal_broken.set(i64::from(broken));
+        self.seen.show_journal(|shown| {
+            shown.trouble = self.inputs.trouble().map(str::to_owned);
+            shown.bytes = bytes;
+            shown.last = self.inputs.last();
+            shown.decided = self.inputs.taken();
+            shown.waiting = waiting;
+            shown.oldest_us = self.inputs.oldest_us();
+        });
+    }
+
     /// Between two events: the old version's state goes to the new one, and no event is missing from it.
-    pub fn change(&mut self, change: Change) {
+    fn change(&mut self, change: Change) {
         {
             let _ticking = self.engine.ticking();
             self.chain.apply(change, clock::now_us());
         }
-        self.show();
+        self.seen.show_filters(self.chain.status());
         if self.follow_filters {
             let mut wanted = Subscription::new();
             self.routes.subscribe(&mut wanted);
@@ -158,102 +289,148 @@ impl Pipeline {
         }
     }
 
-    fn show_changes(&mut self) {
-        if self.chain.changed() {
-            self.show();
-        }
-    }
-
-    fn show(&self) {
-        *lock(&self.seen.filters) = self.chain.status();
-    }
-
-    fn inputs(&mut self, inputs: Vec<Input>, sequence: &mut u64, decided: &mut Vec<Decided>) {
-        let mut settled = Settled::default();
-        let mut decisions = Vec::with_capacity(inputs.len());
+    fn inputs(&mut self, inputs: &[Input], turn: &mut Turn) {
+        let at_us = clock::now_us();
         let ticking = self.engine.ticking();
         for input in inputs {
-            *sequence += 1;
-            let received_us = input.received_us;
-            let events = self.decide(input, decided, &mut settled);
-            decisions.push((*sequence, received_us, events));
+            self.decide(input, at_us, turn);
         }
         drop(ticking);
         let decided_us = clock::now_us();
-        for (_, received_us, _) in &decisions {
-            let latency = decided_us.saturating_sub(*received_us);
+        for input in inputs.iter().filter(|input| is_event(input.kind)) {
+            let latency = decided_us.saturating_sub(input.received_us);
             self.metrics.reader_latency.observe(latency);
         }
-        self.show_changes();
-        self.hand_on(decisions, settled);
+        // The accounts before the decisions go out, so that what the writer settles is pending by then.
+        self.ledger.settle(std::mem::take(&mut turn.settled));
+        if self.chain.changed() {
+            self.seen.show_filters(self.chain.status());
+        }
     }
 
-    /// What happens to one input: it is parsed, filtered, routed.
-    fn decide(
-        &mut self,
-        input: Input,
-        decided: &mut Vec<Decided>,
-        settled: &mut Settled,
-    ) -> Vec<Delivery> {
-        let event = match Event::parse(input.format, input.bytes.clone()) {
-            Ok(event) => event,
+    /// What happens to one input: it is parsed, filtered, routed; its decision goes to the journal and, as entries, to the outbox.
+    fn decide(&mut self, input: &Input, at_us: u64, turn: &mut Turn) {
+        let lsn = input.lsn;
+        let origin = Origin { lsn, at_us };
+        let mut events = Vec::new();
+        let became = match self.filter(input, &mut turn.decided) {
+            Ok(()) => self.route(turn, origin, &mut events),
             Err(malformed) => {
                 self.metrics.errors.inc();
-                tracing::debug!(error = %malformed, bytes = input.bytes.len(), "malformed event dead-lettered");
-                return vec![self.routes.malformed(input.bytes, &malformed.to_string())];
+                tracing::debug!(error = malformed, lsn, "malformed event dead-lettered");
+                events.push(
+                    self.routes
+                        .malformed(input.bytes.clone(), &malformed, origin),
+                );
+                vec![Became {
+                    derived: None,
+                    steps: Vec::new(),
+                    outcome: Outcome::Malformed(malformed),
+                }]
             }
         };
+        turn.payload.clear();
+        match encode(&became, std::mem::take(&mut turn.payload)) {
+            Ok(payload) => {
+                self.inputs.journal().decide(lsn, at_us, &payload);
+                turn.payload = payload;
+            }
+            // Nothing in a decision can fail to encode; if it does, a crash right now would decide this input again.
+            Err(error) => tracing::error!(%error, lsn, "decision is not journaled"),
+        }
+        if !events.is_empty() {
+            turn.decisions.push(Decision {
+                lsn,
+                received_us: input.received_us,
+                decided_us: at_us,
+                events,
+            });
+        }
+    }
+
+    /// Runs the filters over an input; an error says why it is no event.
+    fn filter(&mut self, input: &Input, decided: &mut Vec<Decided>) -> Result<(), String> {
+        let Some(format) = format(input.kind) else {
+            let names = String::from_utf8_lossy(&input.bytes);
+            self.chain.tick(&names, input.received_us, decided);
+            return Ok(());
+        };
+        let event = Event::parse(format, input.bytes.clone()).map_err(|error| error.to_string())?;
         if event.repaired() {
             self.metrics.repaired.inc();
         }
-        self.seen.router.get_or_init(|| {
-            let name = event
-                .get_str("FreeSWITCH-Switchname")
-                .unwrap_or_default()
-                .into_owned();
-            if name.is_empty() {
-                "freeswitch".to_owned()
-            } else {
-                name
-            }
-        });
         let now_us = event.timestamp().unwrap_or(input.received_us);
         self.chain.handle(event, now_us, decided);
-        self.route(decided, settled)
+        Ok(())
     }
 
-    fn route(&self, decided: &mut Vec<Decided>, settled: &mut Settled) -> Vec<Delivery> {
-        let mut events = Vec::with_capacity(decided.len());
-        for decided in decided.drain(..) {
-            settled.derived += u64::from(decided.derived);
-            match self.routes.route(decided) {
-                Routed::Deliver(delivery) => events.push(delivery),
-                Routed::Dropped { by, reason } => settled.dropped.push(Dropped {
+    fn route(&self, turn: &mut Turn, origin: Origin, events: &mut Vec<Delivery>) -> Vec<Became> {
+        let mut became = Vec::with_capacity(turn.decided.len());
+        for decided in turn.decided.drain(..) {
+            turn.settled.derived += u64::from(decided.derived.is_some());
+            let outcome = self.routes.decide(&decided);
+            match &outcome {
+                Outcome::Dropped { by, reason } => turn.settled.dropped.push(Dropped {
                     by: by.to_string(),
-                    reason,
+                    reason: reason.clone(),
                 }),
-                Routed::Unrouted => settled.unrouted += 1,
+                Outcome::Unrouted => turn.settled.unrouted += 1,
+                _ => events.extend(self.routes.deliver(&decided.event, &outcome, origin)),
             }
+            became.push(Became {
+                derived: decided.derived,
+                steps: decided.steps,
+                outcome,
+            });
         }
-        events
+        became
     }
 
-    /// The accounts first, so that what the writer settles is pending by then.
-    fn hand_on(&self, decisions: Vec<(u64, u64, Vec<Delivery>)>, settled: Settled) {
-        self.ledger.settle(settled);
-        let decided_us = clock::now_us();
-        let decision = |(sequence, received_us, events)| Decision {
-            sequence,
-            received_us,
-            decided_us,
-            events,
-        };
-        self.outbox.push(
-            decisions
-                .into_iter()
-                .filter(|(_, _, events)| !events.is_empty())
-                .map(decision)
-                .collect(),
-        );
+    /// The filters' state as it is between two inputs.
+    fn state(&mut self) -> Saved {
+        let _ticking = self.engine.ticking();
+        Saved {
+            journal: self.inputs.journal().id().to_owned(),
+            lsn: self.inputs.taken(),
+            filters: self.chain.save(clock::now_us()),
+        }
     }
+
+    fn save(&mut self, turn: &mut Turn) {
+        turn.next_save = Instant::now() + SAVE;
+        // A disk that hangs is not waited for: the state before stays the saved one.
+        if turn.storing.as_ref().is_some_and(|one| !one.is_finished()) {
+            return;
+        }
+        let saved = self.state();
+        turn.saved = saved.lsn;
+        let dir = self.dir.clone();
+        turn.storing = Some(tokio::task::spawn_blocking(move || store(&saved, &dir)));
+    }
+
+    /// Everything that came is in the journal, or counted as lost where the disk took nothing.
+    fn end(mut self, turn: &Turn) {
+        self.outbox.close();
+        if let Some(first) = self.inputs.unjournaled() {
+            let left = self.arrivals.len() as u64 + self.inputs.held_from(first);
+            let held = self.outbox.held_from(first);
+            self.ledger.lost("shutdown", left + held);
+        }
+        if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
+            store(&self.state(), &self.dir);
+        }
+        self.inputs.close();
+    }
+}
+
+fn store(saved: &Saved, dir: &std::path::Path) {
+    if let Err(error) = saved.store(dir) {
+        tracing::warn!(%error, "state of the filters cannot be saved: after a restart they begin with the one before");
+    }
+}
+
+fn switch_name(arrival: &Arrival) -> Option<String> {
+    let format: Format = format(arrival.kind)?;
+    let event = Event::parse(format, arrival.bytes.clone()).ok()?;
+    Some(event.get_str("FreeSWITCH-Switchname")?.into_owned())
 }

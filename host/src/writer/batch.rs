@@ -1,31 +1,82 @@
-//! One batch: the transaction that writes it, and what Redis' replies mean for each event.
+//! One batch: the transaction that writes it, and what Redis' replies mean for each entry.
 //!
 //! A batch is `MULTI`, its `XADD`s, `SET cursor`, `EXEC`, and after that `WATCH cursor`, `GET cursor` for the next one. The watch
 //! that guards a batch is armed before it, so a batch that was given up on and executes late finds the cursor moved and
-//! does nothing. Pure: no connection, no clock.
+//! does nothing. Entries that failed inside `EXEC` make a second transaction with their dead letters alone. Entries are
+//! known by their number in the batch. Pure: no connection, no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use redis::{Pipeline, Value, cmd};
 
+use super::acknowledged::EntryId;
+use super::cursor::{Cursor, Identity, OWNER_EXPIRES, Place};
+use crate::journal::Lsn;
 use crate::pipeline::Decision;
-use crate::route::{Delivery, Entry, Routes};
+use crate::route::{Entry, Routes, Stream};
+
+/// What a dead letter keeps of an event that is too large.
+pub(super) const DEAD_BYTES: usize = 64 << 10;
 
 /// Decisions in flight, and what has been learnt about their entries.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) decisions: Vec<Decision>,
-    /// What the cursor says once this batch is in: no two batches say the same.
-    pub(super) position: String,
+    decisions: Vec<Arc<Decision>>,
+    /// How many of the decisions are written now: fewer while the one that kills its connection is sought.
+    size: usize,
+    /// What the cursor says once all decisions are in: the last one, or a later input that was dropped.
+    end: Lsn,
+    altered: BTreeMap<usize, Altered>,
+    /// The batch is in Redis but for these entries: their dead letters are to be written.
+    letters: Option<BTreeSet<usize>>,
+    /// Nothing comes after it.
+    is_last: bool,
+    /// Connections in a row that were closed on it.
+    pub(super) deaths: u32,
 }
 
-/// What became of a batch.
+/// What is done about an entry that Redis does not take as it is.
+#[derive(Debug)]
+enum Altered {
+    /// This dead letter is written instead.
+    Letter(Entry),
+    /// This is to go to the local file.
+    Keep(Entry),
+    /// It is in the local file.
+    Kept,
+    /// Not even that.
+    Lost,
+}
+
+/// What became of an event, once its batch is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Delivered,
+    Dead,
+    Lost,
+}
+
+/// What a transaction does about the owner key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerKey {
+    Leave,
+    Renew,
+    Release,
+}
+
+/// What became of a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Executed; these entries failed by themselves, with Redis' words.
-    Executed(Vec<(usize, String)>),
+    Executed {
+        ids: Vec<(Arc<Stream>, EntryId)>,
+        /// These entries failed by themselves, with Redis' words.
+        failed: Vec<(usize, String)>,
+    },
     /// Not executed: the cursor had moved.
     Fenced,
-    /// Not executed: this entry may not be written, with Redis' words.
-    EntryRefused(usize, String),
+    /// Not executed: these entries may not be written, with Redis' words.
+    EntriesRefused(Vec<(usize, String)>),
     /// Not executed: Redis refuses to write at all now.
     Refused(String),
 }
@@ -34,203 +85,304 @@ pub(super) enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
-    pub(super) cursor: Result<Option<String>, String>,
+    pub(super) cursor: Result<Cursor, String>,
 }
 
 impl Batch {
-    pub(super) fn new(run: &str, number: u64, decisions: Vec<Decision>) -> Batch {
+    /// A batch of these decisions; `passed` may be later than the last one.
+    pub(super) fn new(decisions: Vec<Arc<Decision>>, passed: Lsn) -> Batch {
+        let last = decisions.last().map_or(0, |decision| decision.lsn);
         Batch {
+            size: decisions.len(),
+            end: passed.max(last),
             decisions,
-            position: format!("{run}:{number}"),
+            altered: BTreeMap::new(),
+            letters: None,
+            is_last: false,
+            deaths: 0,
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.decisions
-            .iter()
-            .flat_map(|decision| &decision.events)
-            .flat_map(|event| &event.entries)
+    /// The cursor alone, and the owner key released.
+    pub(super) fn last(passed: Lsn) -> Batch {
+        Batch {
+            is_last: true,
+            ..Batch::new(Vec::new(), passed)
+        }
     }
 
-    pub(super) fn commands(&self, cursor: &str) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(self.decisions.len() + 6);
+    /// Nothing comes after it.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
+    }
+
+    pub(super) fn decisions(&self) -> &[Arc<Decision>] {
+        &self.decisions
+    }
+
+    /// What the cursor says once this batch is in.
+    pub(super) fn place(&self) -> Place {
+        let written = self.written();
+        let last = written.last().map_or(self.end, |decision| decision.lsn);
+        let all = written.len() == self.decisions.len();
+        Place {
+            lsn: if all { self.end } else { last },
+            letters: self.letters.is_some(),
+        }
+    }
+
+    /// It is in Redis, but for dead letters of some entries.
+    pub(super) fn awaits_letters(&self) -> bool {
+        self.letters.is_some()
+    }
+
+    fn written(&self) -> &[Arc<Decision>] {
+        self.decisions.get(..self.size).unwrap_or_default()
+    }
+
+    /// The entries as they were decided.
+    fn entries(&self) -> impl Iterator<Item = (usize, Lsn, &Entry)> {
+        let events = self
+            .written()
+            .iter()
+            .flat_map(|decision| decision.events.iter().map(|event| (decision.lsn, event)));
+        let entries =
+            events.flat_map(|(lsn, event)| event.entries.iter().map(move |one| (lsn, one)));
+        let numbered = entries.enumerate();
+        numbered.map(|(number, (lsn, entry))| (number, lsn, entry))
+    }
+
+    /// The entries that the next transaction writes.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        self.entries().filter_map(|(number, _, entry)| {
+            let awaited = self.letters.as_ref();
+            if awaited.is_some_and(|letters| !letters.contains(&number)) {
+                return None;
+            }
+            match self.altered.get(&number) {
+                None => Some((number, entry)),
+                Some(Altered::Letter(letter)) => Some((number, letter)),
+                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost) => None,
+            }
+        })
+    }
+
+    pub(super) fn commands(&self, identity: &Identity, owner: OwnerKey) -> Pipeline {
+        let mut commands = Pipeline::with_capacity(self.decisions.len() + 8);
         commands.add_command(cmd("MULTI"));
-        for entry in self.entries() {
+        for (_, entry) in self.lines() {
             commands.add_command(xadd(entry));
         }
-        commands.cmd("SET").arg(cursor).arg(&self.position);
+        let value = identity.cursor(self.place());
+        commands.cmd("SET").arg(identity.cursor_key()).arg(value);
+        match owner {
+            OwnerKey::Leave => {}
+            OwnerKey::Renew => {
+                let renew = commands.cmd("SET").arg(identity.owner_key());
+                renew.arg(identity.owner());
+                renew.arg("PX").arg(OWNER_EXPIRES.as_millis().to_string());
+            }
+            OwnerKey::Release => {
+                commands.cmd("DEL").arg(identity.owner_key());
+            }
+        }
         commands.add_command(cmd("EXEC"));
-        arm(&mut commands, cursor);
+        identity.arm(&mut commands);
         commands
     }
 
     /// Reads the replies to [`Batch::commands`].
-    pub(super) fn read(&self, replies: &[Value]) -> Answer {
-        let entries = self.entries().count();
-        let queued = replies.get(1..entries + 1).unwrap_or_default();
-        let cursor = read_cursor(replies.get(entries + 4));
-        let outcome = match replies.get(entries + 2) {
+    pub(super) fn read(&self, identity: &Identity, replies: &[Value]) -> Answer {
+        // At the end stand EXEC, WATCH and GET; the rest is what was queued.
+        let (queued, end) = replies.split_at(replies.len().saturating_sub(3));
+        let cursor = identity.read_armed(end.get(1..));
+        let outcome = match end.first() {
             Some(Value::Nil) => Outcome::Fenced,
-            Some(Value::Array(results)) => {
-                Outcome::Executed(failed(results.get(..entries).unwrap_or(results)))
-            }
-            exec => match failed(queued).into_iter().next() {
-                Some((at, error)) if is_about_key(&error) => Outcome::EntryRefused(at, error),
-                Some((_, error)) => Outcome::Refused(error),
-                None => {
-                    let set_or_multi = [replies.first(), replies.get(entries + 1), exec];
-                    let error = set_or_multi.into_iter().flatten().find_map(error_of);
-                    Outcome::Refused(
-                        error.unwrap_or_else(|| format!("unexpected reply to EXEC: {exec:?}")),
-                    )
-                }
-            },
+            Some(Value::Array(results)) => self.executed(results),
+            exec => self.aborted(queued, exec),
         };
         Answer { outcome, cursor }
     }
 
-    /// Takes the entries that Redis would not take to the dead letters; `failed` are entry numbers in the batch.
-    /// Gives the decisions back for the entries that are to be written now, and the number of events that had no dead letter either.
-    pub(super) fn bury(
-        &self,
-        failed: &[(usize, String)],
-        routes: &Routes,
-        max_bytes: usize,
-    ) -> (Vec<Decision>, u64) {
-        let mut at = 0;
-        let mut lost = 0;
-        let mut buried = Vec::new();
-        for decision in &self.decisions {
-            let mut events = Vec::new();
-            for event in &decision.events {
-                let range = at..at + event.entries.len();
-                at = range.end;
-                let errors = failed.iter().filter(|(entry, _)| range.contains(entry));
-                let dead = errors.filter_map(|(entry, error)| {
-                    Some((event.entries.get(entry - range.start)?, error))
-                });
-                let (letters, gone): (Vec<_>, Vec<_>) =
-                    dead.partition(|(entry, _)| !routes.is_dead(entry));
-                if !gone.is_empty() {
-                    lost += 1;
-                    continue;
+    fn executed(&self, results: &[Value]) -> Outcome {
+        let (mut ids, mut failed) = (Vec::new(), Vec::new());
+        for ((number, entry), result) in self.lines().zip(results) {
+            match result {
+                Value::BulkString(id) => {
+                    ids.extend(EntryId::parse(id).map(|id| (Arc::clone(&entry.stream), id)));
                 }
-                let entries: Vec<Entry> = letters
-                    .into_iter()
-                    .flat_map(|(entry, error)| routes.refused(entry, error, max_bytes).entries)
-                    .collect();
-                if !entries.is_empty() {
-                    events.push(Delivery {
-                        entries,
-                        dead: true,
-                    });
-                }
-            }
-            if !events.is_empty() {
-                buried.push(Decision {
-                    events,
-                    ..*decision
-                });
+                other => failed.extend(error_of(other).map(|error| (number, error))),
             }
         }
-        (buried, lost)
+        Outcome::Executed { ids, failed }
     }
 
-    /// Replaces one entry that may not be written by its dead letter; false if it is one already.
-    pub(super) fn replace(
-        &mut self,
-        entry: usize,
-        error: &str,
-        routes: &Routes,
-        max_bytes: usize,
-    ) -> bool {
-        let Some((refused, dead)) = self.entry_mut(entry) else {
-            return false;
+    fn aborted(&self, queued: &[Value], exec: Option<&Value>) -> Outcome {
+        let multi = queued.first().and_then(error_of);
+        let entries = self.lines().zip(queued.get(1..).unwrap_or_default());
+        let failed: Vec<(usize, String)> = entries
+            .filter_map(|((number, _), reply)| Some((number, error_of(reply)?)))
+            .collect();
+        let general = failed.iter().find(|(_, error)| !is_about_key(error));
+        if let Some(error) = multi.or_else(|| general.map(|(_, error)| error.clone())) {
+            return Outcome::Refused(error);
+        }
+        if !failed.is_empty() {
+            return Outcome::EntriesRefused(failed);
+        }
+        let error = queued.iter().chain(exec).find_map(error_of);
+        Outcome::Refused(error.unwrap_or_else(|| format!("unexpected reply to EXEC: {exec:?}")))
+    }
+
+    /// The batch was executed but for these entries: from now on it is their dead letters that are to be written.
+    pub(super) fn bury(&mut self, failed: &[(usize, String)], routes: &Routes) {
+        self.replace(failed, routes);
+        self.letters = Some(failed.iter().map(|(number, _)| *number).collect());
+    }
+
+    /// Replaces entries that Redis does not take by their dead letters, and dead letters by a line in the local file.
+    pub(super) fn replace(&mut self, refused: &[(usize, String)], routes: &Routes) {
+        let reasons: BTreeMap<usize, &str> = refused
+            .iter()
+            .map(|(number, reason)| (*number, reason.as_str()))
+            .collect();
+        let mut altered = Vec::new();
+        for (number, lsn, entry) in self.entries() {
+            let Some(reason) = reasons.get(&number) else {
+                continue;
+            };
+            let now = match self.altered.get(&number) {
+                None if routes.is_dead(entry) => Altered::Keep(entry.clone()),
+                None => match letter(entry, lsn, reason, routes) {
+                    Some(letter) => Altered::Letter(letter),
+                    None => Altered::Lost,
+                },
+                Some(Altered::Letter(letter)) => Altered::Keep(letter.clone()),
+                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost) => continue,
+            };
+            altered.push((number, now));
+        }
+        self.altered.extend(altered);
+    }
+
+    /// Gives up on writing what is left of the batch to Redis: all of it goes to the local file.
+    pub(super) fn keep_all(&mut self, reason: &str, routes: &Routes) {
+        let lines: BTreeSet<usize> = self.lines().map(|(number, _)| number).collect();
+        let altered: Vec<(usize, Altered)> = self
+            .entries()
+            .filter(|(number, _, _)| lines.contains(number))
+            .map(|(number, lsn, entry)| {
+                let kept = if routes.is_dead(entry) {
+                    Some(entry.clone())
+                } else {
+                    letter(entry, lsn, reason, routes)
+                };
+                (number, kept.map_or(Altered::Lost, Altered::Keep))
+            })
+            .collect();
+        self.altered.extend(altered);
+    }
+
+    /// What is to go to the local file before the next transaction.
+    pub(super) fn to_keep(&self) -> Vec<Entry> {
+        let keep = |altered: &Altered| match altered {
+            Altered::Keep(entry) => Some(entry.clone()),
+            Altered::Letter(_) | Altered::Kept | Altered::Lost => None,
         };
-        if routes.is_dead(refused) {
+        self.altered.values().filter_map(keep).collect()
+    }
+
+    /// What [`Batch::to_keep`] gave is in the local file, or could not be kept.
+    pub(super) fn kept(&mut self, kept: bool) {
+        for altered in self.altered.values_mut() {
+            if matches!(altered, Altered::Keep(_)) {
+                *altered = if kept { Altered::Kept } else { Altered::Lost };
+            }
+        }
+    }
+
+    /// Writes half of the decisions; false if there is no half.
+    pub(super) fn halve(&mut self) -> bool {
+        if self.size < 2 || self.awaits_letters() {
             return false;
         }
-        if let Some(letter) = routes.refused(refused, error, max_bytes).entries.pop() {
-            *refused = letter;
-            *dead = true;
-        }
+        self.size /= 2;
+        let entries = self.entries().count();
+        self.altered.retain(|number, _| *number < entries);
         true
     }
 
-    /// Cuts the values of an entry that are over `max_bytes`: a dead letter that is too large itself.
-    pub(super) fn shorten(&mut self, entry: usize, max_bytes: usize) {
-        let fields = self.entry_mut(entry).map(|(entry, _)| &mut entry.fields);
-        for (_, value) in fields.into_iter().flatten() {
-            value.truncate(max_bytes);
-        }
-    }
-
-    /// An entry by its number, and whether its event is a dead letter.
-    fn entry_mut(&mut self, number: usize) -> Option<(&mut Entry, &mut bool)> {
-        let events = self.decisions.iter_mut().flat_map(|one| &mut one.events);
-        let mut at = 0;
-        for event in events {
-            let range = at..at + event.entries.len();
-            at = range.end;
-            if range.contains(&number) {
-                let entry = event.entries.get_mut(number - range.start)?;
-                return Some((entry, &mut event.dead));
-            }
-        }
-        None
-    }
-
-    /// The first entry with a value over `max_bytes`, which would make Redis close the connection.
-    pub(super) fn too_large(&self, max_bytes: usize) -> Option<(usize, usize)> {
-        let largest = |entry: &Entry| {
-            entry
-                .fields
-                .iter()
-                .map(|(field, value)| field.len().max(value.len()))
-                .max()
-        };
-        self.entries()
-            .map(|entry| largest(entry).unwrap_or(0))
-            .enumerate()
-            .find(|(_, bytes)| *bytes > max_bytes)
-    }
-
-    /// Events that are in Redis now, and those of them that are dead letters; the ones in `failed` are neither.
-    pub(super) fn count(&self, failed: &[(usize, String)]) -> (u64, u64) {
-        let mut at = 0;
-        let (mut delivered, mut dead) = (0, 0);
-        for event in self.decisions.iter().flat_map(|decision| &decision.events) {
-            let range = at..at + event.entries.len();
-            at = range.end;
-            if failed.iter().any(|(entry, _)| range.contains(entry)) {
-                continue;
-            }
-            if event.dead {
-                dead += 1;
+    /// Replaces entries with a value over `max_bytes`, which would make Redis close the connection; a dead letter that is too
+    /// large itself is cut short. Gives the reason and whether a dead letter was cut, for each.
+    pub(super) fn bound(&mut self, max_bytes: usize, routes: &Routes) -> Vec<(String, bool)> {
+        let large: Vec<(usize, usize)> = self
+            .lines()
+            .map(|(number, entry)| (number, largest(entry)))
+            .filter(|(_, bytes)| *bytes > max_bytes)
+            .collect();
+        let mut done = Vec::new();
+        for (number, bytes) in large {
+            let reason =
+                format!("too large: {bytes} bytes; Redis takes {max_bytes} (proto-max-bulk-len)");
+            let line = self.lines().find(|(line, _)| *line == number);
+            let dead = line
+                .map(|(_, entry)| entry)
+                .filter(|entry| routes.is_dead(entry));
+            if let Some(mut letter) = dead.cloned() {
+                for (_, value) in &mut letter.fields {
+                    value.truncate(DEAD_BYTES);
+                }
+                self.altered.insert(number, Altered::Letter(letter));
+                done.push((reason, true));
             } else {
-                delivered += 1;
+                self.replace(&[(number, reason.clone())], routes);
+                done.push((reason, false));
             }
         }
-        (delivered, dead)
+        done
+    }
+
+    /// The events of each decision up to `through` and what became of them, once it is executed.
+    pub(super) fn fates(&self, through: Lsn) -> impl Iterator<Item = (&Arc<Decision>, Vec<Fate>)> {
+        let decisions = self.decisions.iter();
+        let mut number = 0;
+        decisions
+            .take_while(move |decision| decision.lsn <= through)
+            .map(move |decision| {
+                let fates = decision.events.iter().map(|event| {
+                    let entries = number..number + event.entries.len();
+                    number = entries.end;
+                    let altered: Vec<&Altered> = self
+                        .altered
+                        .range(entries)
+                        .map(|(_, altered)| altered)
+                        .collect();
+                    fate(event.dead, &altered)
+                });
+                (decision, fates.collect())
+            })
     }
 }
 
-/// Asks for the cursor and watches it for the batch to come.
-pub(super) fn arm(commands: &mut Pipeline, cursor: &str) {
-    commands.cmd("WATCH").arg(cursor);
-    commands.cmd("GET").arg(cursor);
+/// All entries in Redis: delivered. Any in the dead letters, there or here: dead. Else lost.
+fn fate(dead: bool, altered: &[&Altered]) -> Fate {
+    let is_letter = |one: &&Altered| !matches!(one, Altered::Lost);
+    match altered {
+        [] if dead => Fate::Dead,
+        [] => Fate::Delivered,
+        some if some.iter().any(is_letter) => Fate::Dead,
+        _ => Fate::Lost,
+    }
 }
 
-/// The reply to `GET cursor`.
-pub(super) fn read_cursor(reply: Option<&Value>) -> Result<Option<String>, String> {
-    match reply {
-        Some(Value::Nil) => Ok(None),
-        Some(Value::BulkString(text)) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
-        Some(other) => {
-            Err(error_of(other).unwrap_or_else(|| format!("unexpected reply to GET: {other:?}")))
-        }
-        None => Err("no reply to GET".to_owned()),
-    }
+fn letter(entry: &Entry, lsn: Lsn, reason: &str, routes: &Routes) -> Option<Entry> {
+    routes.refused(entry, lsn, reason, DEAD_BYTES).entries.pop()
+}
+
+fn largest(entry: &Entry) -> usize {
+    let fields = entry.fields.iter();
+    let sizes = fields.map(|(field, value)| field.len().max(value.len()));
+    sizes.max().unwrap_or(0)
 }
 
 fn xadd(entry: &Entry) -> redis::Cmd {
@@ -246,14 +398,7 @@ fn xadd(entry: &Entry) -> redis::Cmd {
     command
 }
 
-fn failed(replies: &[Value]) -> Vec<(usize, String)> {
-    replies
-        .iter()
-        .enumerate()
-        .filter_map(|(at, reply)| Some((at, error_of(reply)?)))
-        .collect()
-}
-
+/// Redis' words, if the reply is an error.
 pub(super) fn error_of(reply: &Value) -> Option<String> {
     let Value::ServerError(error) = reply else {
         return None;
@@ -267,196 +412,4 @@ pub(super) fn error_of(reply: &Value) -> Option<String> {
 /// `NOPERM` about a key belongs to the entry; about a command, to the connection. The words before "to" may be a user's name.
 fn is_about_key(error: &str) -> bool {
     error.starts_with("NOPERM") && error.contains("to access")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use redis::{Value, parse_redis_value};
-
-    use super::{Answer, Batch, Outcome};
-    use crate::config::{Sources, StreamFormat, load};
-    use crate::pipeline::Decision;
-    use crate::route::{Delivery, Entry, Routes, Stream};
-
-    fn routes() -> Routes {
-        let config = load(Sources::default()).unwrap();
-        Routes::new(&config.streams, &config.routes, &config.dead_letter)
-    }
-
-    fn entry(stream: &str) -> Entry {
-        let stream = Stream {
-            name: stream.into(),
-            max_len: 5,
-            expire: None,
-            format: StreamFormat::Json,
-        };
-        Entry {
-            stream: Arc::new(stream),
-            fields: vec![(Bytes::from_static(b"event"), Bytes::from_static(b"{}"))],
-        }
-    }
-
-    /// Two inputs; the first has a derived event, the second goes to two streams: four entries.
-    fn batch() -> Batch {
-        let delivery = |streams: &[&str]| Delivery {
-            entries: streams.iter().map(|s| entry(s)).collect(),
-            dead: false,
-        };
-        let decision = |sequence, events| Decision {
-            sequence,
-            received_us: 0,
-            decided_us: 0,
-            events,
-        };
-        Batch::new(
-            "run",
-            9,
-            vec![
-                decision(7, vec![delivery(&["a"]), delivery(&["a"])]),
-                decision(9, vec![delivery(&["b", "c"])]),
-            ],
-        )
-    }
-
-    fn read(replies: &[&str]) -> Answer {
-        let replies: Vec<Value> = replies
-            .iter()
-            .map(|reply| parse_redis_value(format!("{reply}\r\n").as_bytes()).unwrap())
-            .collect();
-        batch().read(&replies)
-    }
-
-    const QUEUED: &str = "+QUEUED";
-
-    #[test]
-    fn a_batch_is_one_transaction_that_moves_the_cursor_and_arms_the_next() {
-        let packed = String::from_utf8(batch().commands("cursor").get_packed_pipeline()).unwrap();
-        let words: Vec<&str> = packed
-            .split("\r\n")
-            .filter(|word| !word.starts_with(['*', '$']) || *word == "*")
-            .collect();
-        assert_eq!(words.first(), Some(&"MULTI"));
-        assert_eq!(words.iter().filter(|word| **word == "XADD").count(), 4);
-        let end = words.iter().position(|word| *word == "SET").unwrap();
-        assert_eq!(
-            words[end..],
-            [
-                "SET", "cursor", "run:9", "EXEC", "WATCH", "cursor", "GET", "cursor", ""
-            ]
-        );
-    }
-
-    #[test]
-    fn replies_tell_executed_fenced_and_refused_apart() {
-        let head = ["+OK", QUEUED, QUEUED, QUEUED, QUEUED, QUEUED];
-        let with = |exec: &str| {
-            [head.as_slice(), &[exec, "+OK", "$5\r\nrun:9"]]
-                .concat()
-                .into_iter()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let read_owned =
-            |replies: Vec<String>| read(&replies.iter().map(String::as_str).collect::<Vec<_>>());
-        let answer = read_owned(with(
-            "*5\r\n$1\r\n1\r\n$1\r\n2\r\n-WRONGTYPE not a stream\r\n$1\r\n4\r\n+OK",
-        ));
-        assert_eq!(
-            answer.outcome,
-            Outcome::Executed(vec![(2, "WRONGTYPE not a stream".to_owned())])
-        );
-        assert_eq!(answer.cursor, Ok(Some("run:9".to_owned())));
-        assert_eq!(read_owned(with("*-1")).outcome, Outcome::Fenced);
-        let oom = [
-            "+OK",
-            "-OOM command not allowed",
-            QUEUED,
-            QUEUED,
-            QUEUED,
-            QUEUED,
-            "-EXECABORT x",
-            "+OK",
-            "$-1",
-        ];
-        assert_eq!(
-            read(&oom).outcome,
-            Outcome::Refused("OOM command not allowed".to_owned())
-        );
-        assert_eq!(read(&oom).cursor, Ok(None));
-        let key = [
-            "+OK",
-            QUEUED,
-            QUEUED,
-            "-NOPERM No permissions to access a key",
-            QUEUED,
-            QUEUED,
-            "-EXECABORT x",
-            "+OK",
-            "$-1",
-        ];
-        assert_eq!(
-            read(&key).outcome,
-            Outcome::EntryRefused(2, "NOPERM No permissions to access a key".to_owned())
-        );
-        let command = [
-            "-NOPERM User monkey has no permissions to run the 'multi' command",
-            "$1\r\n1",
-            "$1\r\n1",
-            "$1\r\n1",
-            "$1\r\n1",
-            "+OK",
-            "-ERR EXEC without MULTI",
-            "+OK",
-            "$-1",
-        ];
-        assert!(
-            matches!(read(&command).outcome, Outcome::Refused(error) if error.contains("multi"))
-        );
-    }
-
-    #[test]
-    fn what_redis_would_not_take_is_buried_by_event() {
-        let failed = vec![(1, "WRONGTYPE x".to_owned()), (3, "WRONGTYPE y".to_owned())];
-        assert_eq!(
-            batch().count(&failed),
-            (1, 0),
-            "an event with a failed entry is not delivered"
-        );
-        let (buried, lost) = batch().bury(&failed, &routes(), 1_000);
-        let streams: Vec<Vec<String>> = buried
-            .iter()
-            .map(|decision| {
-                decision
-                    .events
-                    .iter()
-                    .flat_map(|e| &e.entries)
-                    .map(|e| e.stream.name.to_string())
-                    .collect()
-            })
-            .collect();
-        assert_eq!(
-            streams,
-            [["freeswitch:telephony:dead"], ["freeswitch:telephony:dead"]]
-        );
-        assert_eq!(lost, 0);
-        assert!(
-            buried
-                .iter()
-                .all(|decision| decision.events.iter().all(|event| event.dead))
-        );
-    }
-
-    #[test]
-    fn an_entry_that_may_not_be_written_is_replaced_in_place() {
-        let mut batch = batch();
-        assert!(batch.replace(2, "NOPERM key", &routes(), 1_000));
-        assert_eq!(batch.count(&[]), (2, 1));
-        assert!(
-            !batch.replace(2, "NOPERM key", &routes(), 1_000),
-            "a dead letter has no dead letter"
-        );
-    }
 }

@@ -1,419 +1,619 @@
-//! The lane: one Redis connection with its cursor, one batch in flight.
+//! The lane as a pure state machine: what to do next, given what Redis has answered so far.
 //!
-//! After any doubt (a timeout, a broken connection) it reconnects and asks the cursor whether the batch in flight was
-//! executed; only if not, it is sent again. There is no limit on tries: transport faults never drop events.
+//! The driver takes a step, does what it says, and tells the outcome. After any doubt (a lost connection, a fence, a reply
+//! that was not expected) the lane looks at the cursor, and only what it says decides what is sent next. There is no limit on
+//! tries: transport faults never drop events. Knows no sockets, reads no clock, writes no log.
 
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, Value, cmd,
-};
-use thiserror::Error;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use redis::{Pipeline, Value};
 
-use super::batch::{Answer, Batch, Outcome, arm, error_of, read_cursor};
-use crate::clock;
-use crate::config;
-use crate::ledger::Ledger;
-use crate::link::{Backoff, Link, random};
-use crate::metrics::Metrics;
-use crate::pipeline::{Decision, Outbox, Seen};
-use crate::route::Routes;
+use super::acknowledged::Acknowledged;
+use super::batch::{Answer, Batch, Outcome, OwnerKey};
+use super::cursor::{Cursor, Identity, Owner, Place};
+use super::probe;
+use super::settlement::{Settled, Settlement};
+use super::standing::{Claim, Retained, Standing, Verdict, Why};
+use crate::journal::Lsn;
+use crate::pipeline::Decision;
+use crate::route::{Entry, Routes};
 
 /// Decisions in one batch. What is ready goes at once; a larger batch only forms while one is in flight.
-const MAX_BATCH: usize = 64;
-/// An idle connection is asked for a sign of life this often.
-const PING: Duration = Duration::from_secs(1);
-/// Redis' own default for `proto-max-bulk-len`, where it may not be asked.
-const MAX_BULK: usize = 512 << 20;
-/// The least that Redis lets it be; every dead letter fits.
-const MIN_BULK: usize = 1 << 20;
-/// What a dead letter keeps of an event that is too large.
-const DEAD_BYTES: usize = 64 << 10;
+const BATCH: usize = 64;
+/// Decisions in one batch while a backlog is drained: more would only delay the reply.
+const BATCH_OF_BACKLOG: usize = 512;
+/// An idle lane commits what was dropped, or asks for a sign of life, this often.
+const QUIET: Duration = Duration::from_secs(1);
+/// A third of the time after which the owner key expires.
+const RENEW: Duration = Duration::from_secs(5);
+/// So many connections in a row that are closed on a batch are no chance.
+const DEATHS: u32 = 3;
+/// Streams whose type is remembered on a connection; asking again is all that happens beyond.
+const MAX_CHECKED: usize = 1_000;
+/// Why an entry that kills its connection is a dead letter.
+const KILLER: &str = "connection closed by Redis three times";
 
-#[derive(Debug, Error)]
-enum LaneError {
-    #[error("cannot connect: {0}")]
-    Connect(redis::RedisError),
-    #[error("password rejected: check the user and password of redis.url (REDIS_REMOTE_PASSWORD)")]
-    Password,
-    #[error("connection broken: {0}")]
-    Broken(redis::RedisError),
-    #[error("no reply within {} ms", .0.as_millis())]
-    Late(Duration),
-    #[error("is a {0}, not a master")]
-    NotMaster(String),
-    #[error("refuses to write: {0}")]
-    Refused(String),
-}
-
-/// All that the lane owns and uses.
-pub struct Lane {
-    /// Where and how to connect.
-    pub settings: config::Redis,
-    /// How often entries are trimmed by age.
-    pub trim_interval: Duration,
-    /// Streams, and their dead letters.
-    pub routes: Arc<Routes>,
-    /// Where decisions come from.
-    pub outbox: Arc<Outbox>,
-    /// The router's name, for the cursor's key.
-    pub seen: Arc<Seen>,
-    /// The accounts.
-    pub ledger: Arc<Ledger>,
-    /// Latencies.
-    pub metrics: Arc<Metrics>,
-    /// Written here, read by everyone.
-    pub link: Arc<Link>,
-}
-
-/// What outlives a connection.
-struct State {
-    /// Random: tells this run's cursor from another's.
-    run: String,
-    batches: u64,
-    in_flight: Option<Batch>,
-    /// Dead letters of what the last batch could not write: they go before anything else.
-    buried: Vec<Decision>,
-    next_trim: Instant,
-    trim_error: Option<String>,
-}
-
-/// All that can wake an idle lane.
-enum Wake {
-    Batch(Option<Vec<Decision>>),
-    Trim,
+/// What the driver is to do next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Write this at once and tell the replies.
+    Send(Pipeline),
+    /// Take decisions from the outbox; tell if there are none until then.
+    Take {
+        after: Lsn,
+        most: usize,
+        until: Instant,
+    },
+    /// Keep these dead letters in the local file.
+    Keep(Vec<Entry>),
+    /// Tell the outbox that everything up to here is in Redis.
+    Acknowledge(Lsn),
+    /// Ask for a sign of life.
     Ping,
+    /// Not ready: this owner holds the cursor. Go on then.
+    Pause { owner: String, until: Instant },
+    /// Give up this connection: Redis refuses to write, with these words.
+    Refused(String),
+    /// Everything is written; the end.
+    Drained,
+    /// The router's name is another's; the end.
+    Foreign { owner: String },
+}
+
+/// How a connection ended while a reply was awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// By the peer, or on the way.
+    Closed,
+    /// By us: the reply was late, or of no use.
+    GivenUp,
+}
+
+/// What is worth a line in the log or a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// A transaction was executed.
+    Executed,
+    /// The cursor was written, for this reason.
+    Claimed(Claim),
+    /// What comes after `after`, up to `through`, is sent again.
+    Healing { after: Lsn, through: Lsn },
+    /// At least so many LSNs before `before` can not be sent again.
+    Unhealable {
+        after: Lsn,
+        before: Lsn,
+        missing: u64,
+    },
+    /// The batch in flight turned out to be in Redis.
+    ExecutedBefore { through: Lsn },
+    /// The batch in flight was not executed, because the cursor had moved.
+    Fenced { through: Lsn },
+    /// Redis did not take these entries: dead-lettered.
+    Refused { error: String, entries: usize },
+    /// An entry was too large: a dead letter, or one cut short.
+    TooLarge { reason: String, cut: bool },
+    /// A batch that kills its connection is tried by halves.
+    Halved,
+    /// A decision that kills its connection went to the local file.
+    Killer { lsn: Lsn },
+}
+
+/// Where the lane stands on its connection.
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is known of the cursor.
+    Look,
+    /// Another's, who is there.
+    Wait {
+        owner: String,
+        until: Instant,
+    },
+    /// The cursor is gone; nothing is known of the streams.
+    Probe,
+    /// The cursor is to be written.
+    Claim(Claim),
+    /// The cursor is ours, and watched.
+    Armed,
+    Refused(String),
+    Drained,
+    Foreign {
+        owner: String,
+    },
+}
+
+/// What the replies to come answer.
+#[derive(Debug)]
+enum Question {
+    Look,
+    Probe,
+    Claim(Batch),
+    /// The type of these streams.
+    Types(Vec<Box<str>>),
+    Batch(OwnerKey),
+}
+
+/// What a lane is made with.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) identity: Identity,
+    /// Before the first LSN that the journal could ever have sent.
+    pub(super) begin: Lsn,
+    /// The journal's newest mark.
+    pub(super) mark: Acknowledged,
+    /// Up to here, decisions were made by an earlier process.
+    pub(super) replayed: Lsn,
+}
+
+/// The state of a lane; it outlives its connections.
+#[derive(Debug)]
+pub(super) struct Lane {
+    identity: Identity,
+    routes: Arc<Routes>,
+    replayed: Lsn,
+    standing: Standing,
+    stage: Stage,
+    question: Option<Question>,
+    /// Sent; whether it was executed is not known.
+    claim: Option<Claim>,
+    in_flight: Option<Batch>,
+    settlement: Option<Settlement>,
+    /// Streams of this connection that were seen to be streams, or nothing yet.
+    checked: BTreeSet<Box<str>>,
+    /// The largest value that this Redis takes.
+    max_bulk: usize,
+    /// Decisions in the next batch.
+    most: usize,
+    quiet_since: Option<Instant>,
+    /// When the owner key was last written on this connection.
+    renewed: Option<Instant>,
+    notes: Vec<Note>,
 }
 
 impl Lane {
-    /// Runs until the outbox is closed and everything in it is in Redis.
-    pub async fn run(self) {
-        let run = format!("{:016x}", RandomState::new().hash_one(0_u8));
-        let next_trim = Instant::now() + self.trim_interval;
-        let mut state = State {
-            run,
-            batches: 0,
+    pub(super) fn new(origin: Origin, routes: Arc<Routes>) -> Lane {
+        Lane {
+            identity: origin.identity,
+            routes,
+            replayed: origin.replayed,
+            standing: Standing::new(origin.begin, origin.mark),
+            stage: Stage::Look,
+            question: None,
+            claim: None,
             in_flight: None,
-            buried: Vec::new(),
-            next_trim,
-            trim_error: None,
-        };
-        let mut backoff = Backoff::new(
-            Duration::from_secs(1).min(self.settings.timeout),
-            Duration::from_secs(5),
-        );
-        let mut delay = backoff.next(random());
-        loop {
-            sleep(delay).await;
-            self.link.connecting();
-            let error = match self.connect().await {
-                Err(error) => error,
-                Ok(mut connection) => {
-                    let since = Instant::now();
-                    match self.serve(&mut connection, &mut state).await {
-                        Ok(()) => break,
-                        Err(error) => {
-                            backoff.lost(since.elapsed());
-                            error
-                        }
-                    }
-                }
-            };
-            self.metrics.errors.inc();
-            delay = backoff.next(random());
-            self.link.waiting(&error.to_string(), delay);
+            settlement: None,
+            checked: BTreeSet::new(),
+            max_bulk: usize::MAX,
+            most: BATCH,
+            quiet_since: None,
+            renewed: None,
+            notes: Vec::new(),
         }
-        self.link.stopped();
     }
 
-    async fn connect(&self) -> Result<Connection, LaneError> {
-        let settings = &self.settings;
-        let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
-        if !settings.user.is_empty() {
-            redis = redis.set_username(&settings.user);
+    /// What is known to be in Redis.
+    pub(super) fn known(&self) -> &Acknowledged {
+        &self.standing.acknowledged
+    }
+
+    /// The cursor is ours on this connection.
+    pub(super) fn is_armed(&self) -> bool {
+        matches!(self.stage, Stage::Armed)
+    }
+
+    /// What happened since this was last asked.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// A new connection is up and takes transactions.
+    pub(super) fn connected(&mut self, max_bulk: usize) {
+        self.stage = Stage::Look;
+        self.question = None;
+        self.checked.clear();
+        self.max_bulk = max_bulk;
+        self.quiet_since = None;
+        self.renewed = None;
+    }
+
+    /// The connection is gone. What was in flight stays in flight.
+    pub(super) fn lost(&mut self, loss: Loss) {
+        let question = self.question.take();
+        if let Some(batch) = &mut self.in_flight
+            && let Some(Question::Batch(_)) = question
+        {
+            batch.deaths = match loss {
+                Loss::Closed => batch.deaths + 1,
+                Loss::GivenUp => 0,
+            };
         }
-        if !settings.password.is_empty() {
-            redis = redis.set_password(settings.password.expose());
+        // A cursor without decisions is made anew when it is due.
+        self.in_flight.take_if(|batch| batch.decisions().is_empty());
+    }
+
+    /// What to do next.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if let Some(settlement) = &self.settlement {
+            return Step::Acknowledge(settlement.through);
         }
-        let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
-            .into_connection_info()
-            .map_err(LaneError::Connect)?
-            .set_redis_settings(redis)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(LaneError::Connect)?;
-        // Its own time limits would hide that a command is still on its way; ours drop the connection.
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(None);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let late = |_| LaneError::Late(settings.connect_timeout);
-        let connection = timeout(settings.connect_timeout, connecting)
-            .await
-            .map_err(late)?;
-        let connection = connection.map_err(|error| match error.kind() {
-            ErrorKind::AuthenticationFailed => LaneError::Password,
-            _ => LaneError::Connect(error),
-        })?;
-        Ok(Connection {
-            connection,
-            timeout: settings.timeout,
-            max_bulk: MAX_BULK,
+        match &self.stage {
+            Stage::Wait { owner, until } if now < *until => Step::Pause {
+                owner: owner.clone(),
+                until: *until,
+            },
+            Stage::Look | Stage::Wait { .. } => {
+                let mut commands = Pipeline::new();
+                self.identity.arm(&mut commands);
+                commands.cmd("GET").arg(self.identity.owner_key());
+                self.ask(Question::Look, commands)
+            }
+            Stage::Probe => {
+                let commands = probe::commands(&self.standing.acknowledged);
+                self.ask(Question::Probe, commands)
+            }
+            Stage::Claim(claim) => {
+                let batch = Batch::new(Vec::new(), claim.at);
+                let commands = batch.commands(&self.identity, OwnerKey::Renew);
+                self.claim = Some(claim.clone());
+                self.ask(Question::Claim(batch), commands)
+            }
+            Stage::Armed => self.write(now),
+            Stage::Refused(error) => Step::Refused(error.clone()),
+            Stage::Drained => Step::Drained,
+            Stage::Foreign { owner } => Step::Foreign {
+                owner: owner.clone(),
+            },
+        }
+    }
+
+    fn ask(&mut self, question: Question, commands: Pipeline) -> Step {
+        self.question = Some(question);
+        Step::Send(commands)
+    }
+
+    /// Brings the batch in flight one step further, or asks for one.
+    fn write(&mut self, now: Instant) -> Step {
+        let Some(batch) = &mut self.in_flight else {
+            return self.take(now);
+        };
+        if batch.deaths >= DEATHS {
+            batch.deaths = 0;
+            if batch.halve() {
+                self.notes.push(Note::Halved);
+            } else {
+                let lsn = batch.place().lsn;
+                batch.keep_all(KILLER, &self.routes);
+                self.notes.push(Note::Killer { lsn });
+            }
+        }
+        for (reason, cut) in batch.bound(self.max_bulk, &self.routes) {
+            self.notes.push(Note::TooLarge { reason, cut });
+        }
+        let letters = batch.to_keep();
+        if !letters.is_empty() {
+            return Step::Keep(letters);
+        }
+        if batch.awaits_letters() && batch.lines().next().is_none() {
+            let through = batch.place().lsn;
+            self.settle(through);
+            return Step::Acknowledge(through);
+        }
+        let unchecked: BTreeSet<&str> = batch
+            .lines()
+            .map(|(_, entry)| &*entry.stream.name)
+            .filter(|stream| !self.checked.contains(*stream))
+            .collect();
+        if !unchecked.is_empty() {
+            let streams: Vec<Box<str>> = unchecked.into_iter().map(Box::from).collect();
+            let mut commands = Pipeline::new();
+            for stream in &streams {
+                commands.cmd("TYPE").arg(&**stream);
+            }
+            return self.ask(Question::Types(streams), commands);
+        }
+        let owner = if batch.is_last() {
+            OwnerKey::Release
+        } else if self.renewed.is_none_or(|renewed| now >= renewed + RENEW) {
+            OwnerKey::Renew
+        } else {
+            OwnerKey::Leave
+        };
+        let commands = batch.commands(&self.identity, owner);
+        self.ask(Question::Batch(owner), commands)
+    }
+
+    /// When the owner key is due; at once on a new connection.
+    fn renewal_after(&self, now: Instant) -> Instant {
+        self.renewed.map_or(now, |renewed| renewed + RENEW)
+    }
+
+    fn take(&mut self, now: Instant) -> Step {
+        let quiet_until = *self.quiet_since.get_or_insert(now) + QUIET;
+        Step::Take {
+            after: self.standing.position(),
+            most: self.most,
+            until: quiet_until.min(self.renewal_after(now)),
+        }
+    }
+
+    /// The decisions that the outbox had, and how far it is through with what comes after them; none: there will be no more.
+    pub(super) fn taken(&mut self, decisions: Option<Vec<Arc<Decision>>>, passed: Lsn) {
+        self.quiet_since = None;
+        let passed = passed.max(self.standing.position());
+        let Some(decisions) = decisions else {
+            self.in_flight = Some(Batch::last(passed));
+            return;
+        };
+        let is_full = decisions.len() >= self.most;
+        self.most = if is_full { BATCH_OF_BACKLOG } else { BATCH };
+        self.in_flight = Some(Batch::new(decisions, passed));
+    }
+
+    /// The outbox had nothing until the time that was asked for. Gives the step to take now.
+    pub(super) fn idle(&mut self, now: Instant, passed: Lsn) -> Step {
+        self.quiet_since = None;
+        self.most = BATCH;
+        let position = self.standing.position();
+        if passed <= position && now < self.renewal_after(now) {
+            return Step::Ping;
+        }
+        self.in_flight = Some(Batch::new(Vec::new(), passed.max(position)));
+        self.write(now)
+    }
+
+    /// The letters of [`Step::Keep`] are in the local file, or could not be kept.
+    pub(super) fn kept(&mut self, kept: bool) {
+        if let Some(batch) = &mut self.in_flight {
+            batch.kept(kept);
+        }
+    }
+
+    /// What the outbox gave back for [`Step::Acknowledge`]: what that means for the accounts.
+    pub(super) fn acknowledged(&mut self, given_back: Vec<Arc<Decision>>) -> Settled {
+        let settlement = self.settlement.take();
+        settlement.map_or_else(Settled::default, |settlement| {
+            settlement.account(given_back, self.replayed)
         })
     }
 
-    /// Writes batches until there are no more, or the connection fails.
-    async fn serve(&self, connection: &mut Connection, state: &mut State) -> Result<(), LaneError> {
-        self.link.authenticating();
-        connection.greet().await?;
-        self.link.ready();
-        let mut armed = None;
-        loop {
-            if state.in_flight.is_none() {
-                let buried = std::mem::take(&mut state.buried);
-                let decisions = if buried.is_empty() {
-                    match self.wait(state).await {
-                        Wake::Batch(None) => return Ok(()),
-                        Wake::Batch(Some(decisions)) => decisions,
-                        Wake::Trim => {
-                            self.trim(connection, state).await?;
-                            continue;
-                        }
-                        Wake::Ping => {
-                            connection.ping().await?;
-                            continue;
-                        }
-                    }
-                } else {
-                    buried
-                };
-                state.batches += 1;
-                state.in_flight = Some(Batch::new(&state.run, state.batches, decisions));
-            }
-            armed = self.write(connection, state, armed).await?;
-        }
-    }
-
-    async fn wait(&self, state: &State) -> Wake {
-        tokio::select! {
-            biased;
-            () = sleep_until(state.next_trim) => Wake::Trim,
-            batch = self.outbox.take(MAX_BATCH) => Wake::Batch(batch),
-            () = sleep(PING) => Wake::Ping,
-        }
-    }
-
-    /// Brings the batch in flight one step further. Gives back the cursor that the watch for the next one saw.
-    async fn write(
-        &self,
-        connection: &mut Connection,
-        state: &mut State,
-        armed: Option<Cursor>,
-    ) -> Result<Option<Cursor>, LaneError> {
-        let Some(batch) = &mut state.in_flight else {
-            return Ok(armed);
-        };
-        let router = self.seen.router.get().map_or("freeswitch", String::as_str);
-        let key = format!("jackfield:{router}:cursor");
-        let cursor = match armed {
-            Some(cursor) => cursor,
-            None => connection.arm(&key).await?,
-        };
-        if cursor.as_deref() == Some(&batch.position) {
-            // Sent on a connection that broke before the reply: it was executed all the same.
-            tracing::info!(
-                position = batch.position,
-                "batch was executed before the connection broke"
-            );
-            self.settle(state, &[], connection.max_bulk);
-            return Ok(Some(cursor));
-        }
-        while let Some((entry, bytes)) = batch.too_large(connection.max_bulk) {
-            let reason = format!(
-                "too large: {bytes} bytes; Redis takes {} (proto-max-bulk-len)",
-                connection.max_bulk
-            );
-            if !batch.replace(entry, &reason, &self.routes, DEAD_BYTES) {
-                tracing::warn!(reason, "dead letter cut short");
-                batch.shorten(entry, DEAD_BYTES);
-            }
-        }
-        let Answer { outcome, cursor } = batch.read(&connection.ask(&batch.commands(&key)).await?);
-        let cursor = cursor.map_err(LaneError::Refused)?;
-        match outcome {
-            Outcome::Executed(failed) => {
-                self.metrics.batches.inc();
-                self.settle(state, &failed, connection.max_bulk);
-            }
-            // Something else moved the cursor: our own batch, late, or another host. The new cursor tells.
-            Outcome::Fenced => {
-                tracing::warn!(cursor = ?cursor, position = batch.position, "batch fenced by the cursor");
-            }
-            Outcome::EntryRefused(entry, error) => {
-                self.metrics.errors.inc();
-                tracing::error!(error, "entry refused by Redis: dead-lettered");
-                if !batch.replace(entry, &error, &self.routes, DEAD_BYTES) {
-                    return Err(LaneError::Refused(error));
+    /// The replies to [`Step::Send`].
+    pub(super) fn replied(&mut self, now: Instant, retained: Retained, replies: &[Value]) {
+        match self.question.take() {
+            None => {}
+            Some(Question::Look) => {
+                let owner = self.identity.read_owner(replies.get(2));
+                match self.identity.read_armed(replies.get(..2)) {
+                    Ok(cursor) => self.found(now, retained, cursor, owner),
+                    Err(error) => self.stage = Stage::Refused(error),
                 }
             }
-            Outcome::Refused(error) => return Err(LaneError::Refused(error)),
+            Some(Question::Probe) => self.probed(retained, replies),
+            Some(Question::Claim(batch)) => {
+                let answer = batch.read(&self.identity, replies);
+                self.after_transaction(now, retained, OwnerKey::Renew, answer);
+            }
+            Some(Question::Types(streams)) => self.read_types(&streams, replies),
+            Some(Question::Batch(owner)) => {
+                let Some(batch) = &mut self.in_flight else {
+                    return;
+                };
+                batch.deaths = 0;
+                let answer = batch.read(&self.identity, replies);
+                self.after_transaction(now, retained, owner, answer);
+            }
         }
-        Ok(Some(cursor))
+    }
+
+    fn found(&mut self, now: Instant, retained: Retained, cursor: Cursor, owner: Owner) {
+        self.stage = match self.standing.judge(now, cursor, owner) {
+            Verdict::Held(place) => return self.hold(retained, place),
+            Verdict::Claim(claim) => Stage::Claim(claim),
+            Verdict::Probe => Stage::Probe,
+            Verdict::Wait { owner, until } => Stage::Wait { owner, until },
+            Verdict::Foreign { owner } => Stage::Foreign { owner },
+        };
+    }
+
+    /// The cursor is gone: heal if the streams are behind, else put it back.
+    fn probed(&mut self, retained: Retained, replies: &[Value]) {
+        let behind = probe::is_any_behind(&self.standing.acknowledged, replies);
+        let half_written = self
+            .in_flight
+            .as_ref()
+            .filter(|batch| batch.awaits_letters());
+        let claim = if behind {
+            Claim {
+                at: retained
+                    .oldest
+                    .saturating_sub(1)
+                    .min(self.standing.position()),
+                why: Why::Refill,
+            }
+        } else {
+            Claim {
+                at: half_written.map_or(self.standing.position(), |batch| batch.place().lsn),
+                why: Why::Restore,
+            }
+        };
+        self.stage = Stage::Claim(claim);
+    }
+
+    /// The cursor is ours: what it says about what was sent.
+    fn hold(&mut self, retained: Retained, place: Place) {
+        self.stage = Stage::Armed;
+        if let Some(claim) = self.claim.take().filter(|claim| claim.at == place.lsn) {
+            let why = claim.why.clone();
+            self.notes.push(Note::Claimed(claim));
+            if why == Why::Refill {
+                self.heal(place.lsn);
+                self.note_unhealable(retained, self.standing.begin);
+                self.standing.refill(place.lsn);
+            }
+        }
+        let position = self.standing.position();
+        if place.lsn < position {
+            self.note_unhealable(retained, place.lsn);
+            self.heal(place.lsn);
+        } else if place.lsn > position {
+            self.catch_up(place);
+        } else if self.in_flight.as_ref().is_some_and(Batch::awaits_letters) {
+            // Redis came back without the batch that the letters belong to: it is taken and sent again.
+            self.in_flight = None;
+        }
+    }
+
+    /// Redis came back with less.
+    fn heal(&mut self, after: Lsn) {
+        let through = self.standing.position();
+        self.notes.push(Note::Healing { after, through });
+        self.in_flight = None;
+        self.standing.rewind(after);
+    }
+
+    fn note_unhealable(&mut self, retained: Retained, after: Lsn) {
+        let missing = retained.missing_after(after);
+        if missing > 0 {
+            let before = retained.oldest;
+            self.notes.push(Note::Unhealable {
+                after,
+                before,
+                missing,
+            });
+        }
+    }
+
+    /// Redis has more than was known: what was in flight was executed, and its reply lost.
+    fn catch_up(&mut self, place: Place) {
+        if let Some(batch) = &self.in_flight {
+            let only_letters_left = Place {
+                letters: false,
+                ..batch.place()
+            };
+            if batch.awaits_letters() && place == only_letters_left {
+                return;
+            }
+            for (_, entry) in batch.lines() {
+                let stream = &*entry.stream.name;
+                self.standing.acknowledged.remember_stream(stream);
+            }
+            if !batch.decisions().is_empty() {
+                let through = place.lsn;
+                self.notes.push(Note::ExecutedBefore { through });
+            }
+        }
+        self.settle(place.lsn);
+    }
+
+    /// Everything up to `through` is in Redis.
+    fn settle(&mut self, through: Lsn) {
+        let batch = self.in_flight.take();
+        let high = self.standing.high;
+        self.standing.acknowledge(through);
+        let settlement = self.settlement.get_or_insert(Settlement {
+            through,
+            batch,
+            high,
+        });
+        settlement.through = through;
+    }
+
+    fn after_transaction(
+        &mut self,
+        now: Instant,
+        retained: Retained,
+        owner: OwnerKey,
+        answer: Answer,
+    ) {
+        match answer.outcome {
+            Outcome::Executed { ids, failed } => {
+                self.notes.push(Note::Executed);
+                if owner == OwnerKey::Renew {
+                    self.renewed = Some(now);
+                }
+                for (stream, id) in ids {
+                    self.standing.acknowledged.remember(&stream.name, id);
+                }
+                self.executed(&failed);
+                if owner == OwnerKey::Release {
+                    self.stage = Stage::Drained;
+                    return;
+                }
+            }
+            Outcome::Fenced => {
+                if let Some(batch) = &self.in_flight {
+                    let through = batch.place().lsn;
+                    self.notes.push(Note::Fenced { through });
+                }
+            }
+            Outcome::EntriesRefused(refused) => self.replace(&refused),
+            Outcome::Refused(error) => {
+                self.stage = Stage::Refused(error);
+                return;
+            }
+        }
+        match answer.cursor {
+            Ok(Cursor::Ours(place)) => {
+                self.found(now, retained, Cursor::Ours(place), Owner::Us);
+            }
+            // Whose it is, the owner key tells.
+            Ok(Cursor::Missing | Cursor::Foreign(_)) => self.stage = Stage::Look,
+            Err(error) => self.stage = Stage::Refused(error),
+        }
     }
 
     /// The batch in flight is in Redis, but for the entries in `failed`.
-    fn settle(&self, state: &mut State, failed: &[(usize, String)], max_bulk: usize) {
-        let Some(batch) = state.in_flight.take() else {
+    fn executed(&mut self, failed: &[(usize, String)]) {
+        let Some(batch) = &mut self.in_flight else {
             return;
         };
-        let now_us = clock::now_us();
-        for decision in &batch.decisions {
-            self.metrics
-                .writer_latency
-                .observe(now_us.saturating_sub(decision.decided_us));
-            self.metrics
-                .total_latency
-                .observe(now_us.saturating_sub(decision.received_us));
-        }
-        let (delivered, dead) = batch.count(failed);
-        self.metrics.processed.inc_by(delivered);
-        self.ledger.written(delivered, dead);
-        if let Some((_, error)) = failed.first() {
-            self.metrics.errors.inc_by(failed.len() as u64);
-            let (buried, lost) = batch.bury(failed, &self.routes, DEAD_BYTES.min(max_bulk));
-            tracing::error!(
-                error,
-                entries = failed.len(),
-                lost,
-                "entries refused by Redis: dead-lettered"
-            );
-            self.ledger.lost("dead_letter_refused", lost);
-            state.buried = buried;
+        if failed.is_empty() {
+            let through = batch.place().lsn;
+            self.settle(through);
+        } else if batch.awaits_letters() {
+            self.replace(failed);
+        } else {
+            batch.bury(failed, &self.routes);
+            self.note_refused(failed);
         }
     }
 
-    /// Removes entries that are older than their stream allows, by Redis' own clock.
-    async fn trim(&self, connection: &mut Connection, state: &mut State) -> Result<(), LaneError> {
-        state.next_trim = Instant::now() + self.trim_interval;
-        let mut time = Pipeline::new();
-        time.cmd("TIME");
-        let replies = connection.ask(&time).await?;
-        let Some(now_ms) = time_ms(&replies) else {
-            return Ok(());
-        };
-        let mut commands = Pipeline::new();
-        for (stream, expire) in self.routes.expiring() {
-            let oldest =
-                now_ms.saturating_sub(u64::try_from(expire.as_millis()).unwrap_or(u64::MAX));
-            commands
-                .cmd("XTRIM")
-                .arg(&*stream.name)
-                .arg("MINID")
-                .arg(oldest);
-        }
-        let error = connection.ask(&commands).await?.iter().find_map(error_of);
-        if let Some(error) = &error
-            && state.trim_error.as_ref() != Some(error)
-        {
-            tracing::warn!(error, "trimming refused by Redis");
-        }
-        state.trim_error = error;
-        Ok(())
-    }
-}
-
-fn time_ms(replies: &[Value]) -> Option<u64> {
-    let Some(Value::Array(parts)) = replies.first() else {
-        return None;
-    };
-    let number = |at: usize| match parts.get(at)? {
-        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-        _ => None,
-    };
-    Some(number(0)? * 1_000 + number(1)? / 1_000)
-}
-
-/// What `GET cursor` answered under the watch.
-type Cursor = Option<String>;
-
-struct Connection {
-    connection: MultiplexedConnection,
-    timeout: Duration,
-    max_bulk: usize,
-}
-
-impl Connection {
-    /// One write, all replies. A reply that is late makes the connection useless: the command may still run.
-    async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Value>, LaneError> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        let asking = self
-            .connection
-            .send_packed_commands(commands, 0, commands.len());
-        timeout(self.timeout, asking)
-            .await
-            .map_err(|_| LaneError::Late(self.timeout))?
-            .map_err(LaneError::Broken)
-    }
-
-    /// Makes sure that this is a master which takes transactions, and learns how much it takes at once.
-    async fn greet(&mut self) -> Result<(), LaneError> {
-        let mut commands = Pipeline::new();
-        commands.cmd("ROLE");
-        commands.add_command(cmd("MULTI"));
-        commands.add_command(cmd("EXEC"));
-        commands.cmd("CONFIG").arg("GET").arg("proto-max-bulk-len");
-        let replies = self.ask(&commands).await?;
-        if let Some(error) = replies.iter().take(3).find_map(error_of) {
-            return Err(LaneError::Refused(error));
-        }
-        require_master(replies.first())?;
-        if let Some(Value::Array(setting)) = replies.get(3)
-            && let Some(Value::BulkString(bytes)) = setting.get(1)
-        {
-            let bytes = std::str::from_utf8(bytes).ok();
-            let bytes = bytes.and_then(|bytes| bytes.parse().ok());
-            self.max_bulk = bytes.unwrap_or(MAX_BULK).max(MIN_BULK);
-        }
-        Ok(())
-    }
-
-    async fn arm(&mut self, key: &str) -> Result<Cursor, LaneError> {
-        let mut commands = Pipeline::new();
-        arm(&mut commands, key);
-        let replies = self.ask(&commands).await?;
-        if let Some(error) = replies.first().and_then(error_of) {
-            return Err(LaneError::Refused(error));
-        }
-        read_cursor(replies.get(1)).map_err(LaneError::Refused)
-    }
-
-    /// A sign of life, and that it is still a master: a replica would answer a PING all the same.
-    async fn ping(&mut self) -> Result<(), LaneError> {
-        let mut commands = Pipeline::new();
-        commands.cmd("ROLE");
-        let replies = self.ask(&commands).await?;
-        match replies.first().and_then(error_of) {
-            Some(error) => Err(LaneError::Refused(error)),
-            None => require_master(replies.first()),
+    fn replace(&mut self, refused: &[(usize, String)]) {
+        if let Some(batch) = &mut self.in_flight {
+            batch.replace(refused, &self.routes);
+            self.note_refused(refused);
         }
     }
-}
 
-/// Looks at the reply to `ROLE`.
-fn require_master(reply: Option<&Value>) -> Result<(), LaneError> {
-    if let Some(Value::Array(role)) = reply
-        && let Some(Value::BulkString(role)) = role.first()
-        && role != b"master"
-    {
-        let role = String::from_utf8_lossy(role).into_owned();
-        return Err(LaneError::NotMaster(role));
+    fn note_refused(&mut self, refused: &[(usize, String)]) {
+        if let Some((_, error)) = refused.first() {
+            self.notes.push(Note::Refused {
+                error: error.clone(),
+                entries: refused.len(),
+            });
+        }
     }
-    Ok(())
+
+    /// Entries of a key that is no stream would fail inside `EXEC`, which does not undo the cursor.
+    fn read_types(&mut self, streams: &[Box<str>], replies: &[Value]) {
+        if self.checked.len() >= MAX_CHECKED {
+            self.checked.clear();
+        }
+        let mut refused = Vec::new();
+        for (stream, reply) in streams.iter().zip(replies) {
+            match reply {
+                Value::SimpleString(kind) if kind != "stream" && kind != "none" => {
+                    let reason = format!("WRONGTYPE {stream} is a {kind}, not a stream");
+                    let lines = self.in_flight.iter().flat_map(Batch::lines);
+                    let lines = lines.filter(|(_, entry)| *entry.stream.name == **stream);
+                    refused.extend(lines.map(|(number, _)| (number, reason.clone())));
+                }
+                // An error is no evidence: the batch itself will tell.
+                _ => {
+                    self.checked.insert(stream.clone());
+                }
+            }
+        }
+        self.replace(&refused);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
+use super::End;
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::link::Link;
@@ -26,17 +27,19 @@ pub struct Printer {
 
 impl Printer {
     /// Runs until the outbox is closed and drained, or nobody reads any more.
-    pub async fn run(self) {
+    pub async fn run(self) -> End {
         self.link.ready();
         if let Err(error) = self.print().await {
             tracing::error!(%error, "standard output is gone");
         }
         self.link.stopped();
+        End::Drained
     }
 
     async fn print(&self) -> std::io::Result<()> {
         let mut out = tokio::io::stdout();
-        while let Some(decisions) = self.outbox.take(64).await {
+        let mut printed = 0;
+        while let Some(decisions) = self.outbox.next(printed, 64).await {
             let deliveries: Vec<_> = decisions
                 .iter()
                 .flat_map(|decision| &decision.events)
@@ -61,6 +64,8 @@ impl Printer {
             }
             self.metrics.processed.inc_by(delivered);
             self.ledger.written(delivered, dead);
+            printed = decisions.last().map_or(printed, |last| last.lsn);
+            self.outbox.acknowledged(printed);
         }
         Ok(())
     }

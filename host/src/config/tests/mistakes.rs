@@ -108,6 +108,19 @@ fn a_wrong_value_for_the_rest_says_what_is_allowed() {
             "buffer.events = 0: allowed is a whole number from 1 to 10000000",
         ),
         (
+            "journal.max_size = \"15MiB\"",
+            "journal.max_size = \"15MiB\": allowed is a size of at least 16MiB such as 4GiB",
+        ),
+        (
+            "journal.retain = \"0\"",
+            "journal.retain = \"0\": allowed is a duration above zero such as 300ms, 5s or 1h30m",
+        ),
+        (
+            "journal.sync = \"always\"",
+            "journal.sync = \"always\": allowed is interval, batch or never",
+        ),
+        ("journal = \"data\"", "journal = ***: allowed is a table"),
+        (
             "log.level = \"loud\"",
             "log.level = \"loud\": allowed is error, warn, info, debug or trace",
         ),
@@ -127,7 +140,7 @@ fn a_key_that_does_not_exist_is_named_with_the_one_that_was_meant() {
             "esl.hots: unknown key; did you mean esl.host?",
         ),
         ("esl.allow = []", "esl.allow: unknown key"),
-        ("journal.dir = \"x\"", "journal: unknown key"),
+        ("gateway.port = 1", "gateway: unknown key"),
         (
             "log.trim_interval = 1",
             "log.trim_interval: unknown key; did you mean redis.trim_interval?",

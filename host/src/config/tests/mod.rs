@@ -8,6 +8,7 @@ use super::types::{Config, EventPattern, Route};
 use super::{Sources, load};
 
 mod drop_in;
+mod journal;
 mod layers;
 mod mistakes;
 mod page;

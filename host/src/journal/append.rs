@@ -1,0 +1,509 @@
+//! The journal's writer.
+//!
+//! Appending is encoding into memory; [`Journal::write`] puts what was appended into the page cache in one call, where it
+//! survives a crash of the process. Syncing is another thread's. Nothing here waits for anything but that one write, and for
+//! the making of a segment every so often. A disk that fails makes it forget, never stop: numbers go on being given.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::now_us;
+use crate::config;
+use crate::journal::disk::{Disk, Lock};
+use crate::journal::format::{EPOCH, Head, Header, Kind, Lsn, push_record};
+use crate::journal::kept::{Kept, Segment};
+use crate::journal::pending::{Pending, Piece, Written};
+use crate::journal::recover::Survey;
+use crate::journal::sync::{Progress, Syncer, Target};
+
+/// Segments of one journal, so that room is given back in steps of an eighth.
+const SEGMENTS: u64 = 8;
+
+/// The size of a segment: small enough to be read at a start in a blink, large enough that making one is rare.
+const SEGMENT_SIZES: (u64, u64) = (1 << 20, 64 << 20);
+
+/// How long a failing disk is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What was appended since the last successful write is not in the journal (a part of it may be, which harms nobody).
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the journal")]
+pub struct WriteError {
+    /// What the system said; while a failing disk is left alone, what it said last.
+    pub source: io::Error,
+}
+
+/// What a write did besides writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wrote {
+    /// Events that nobody had taken and that are gone, because the journal was full; since the last successful write.
+    pub lost: u64,
+    /// The first number that is still kept.
+    pub skip_to: Lsn,
+}
+
+/// The open journal, its one writer.
+#[derive(Debug)]
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// In hexadecimal.
+    id: String,
+    id_bytes: [u8; 16],
+    router: Option<String>,
+    first: Lsn,
+    next: Lsn,
+    /// The last input of earlier opens.
+    last_before: Lsn,
+    segment_size: u64,
+    pending: Pending,
+    written: Written,
+    current: Option<Current>,
+    kept: Kept,
+    refusal: Option<Refusal>,
+    /// Something was appended while writes were refused, so the next write is refused too.
+    refused: bool,
+    retry: Duration,
+    progress: Arc<Progress>,
+    /// None: [`config::Sync::Never`].
+    syncer: Option<Syncer>,
+    /// Let go of last.
+    _lock: Lock,
+}
+
+/// What an open has made before the journal itself.
+pub(super) struct Parts {
+    pub(super) router: Option<String>,
+    pub(super) progress: Arc<Progress>,
+    /// None: [`config::Sync::Never`].
+    pub(super) syncer: Option<Syncer>,
+    pub(super) lock: Lock,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+struct Current {
+    target: Arc<Target>,
+    /// Its first bytes: header and repeated mark.
+    opening: u64,
+    used: u64,
+    size: u64,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    until: Instant,
+    kind: io::ErrorKind,
+    code: Option<i32>,
+}
+
+impl Journal {
+    /// A journal that goes on after what was found, and has no segment of its own yet.
+    pub(super) fn after(
+        survey: Survey,
+        disk: Arc<dyn Disk>,
+        settings: &config::Journal,
+        parts: Parts,
+    ) -> Journal {
+        let first = (survey.highest / EPOCH + 1) * EPOCH;
+        let id_bytes = survey.id.unwrap_or_else(random_id);
+        let (least, most) = SEGMENT_SIZES;
+        let progress = parts.progress;
+        progress.add_quarantined(survey.found.quarantined);
+        let kept = Kept::new(
+            Arc::clone(&disk),
+            settings,
+            survey.segments,
+            Arc::clone(&progress),
+        );
+        Journal {
+            disk,
+            dir: settings.dir.clone(),
+            id: hex(&id_bytes),
+            id_bytes,
+            router: parts.router.or(survey.router),
+            first,
+            next: first,
+            last_before: survey.found.last,
+            segment_size: (settings.max_size / SEGMENTS).clamp(least, most),
+            pending: Pending::default(),
+            written: Written {
+                last: first - 1,
+                decided: survey.found.decided,
+                mark: survey.found.mark,
+            },
+            current: None,
+            kept,
+            refusal: None,
+            refused: false,
+            retry: RETRY,
+            progress,
+            syncer: parts.syncer,
+            _lock: parts.lock,
+        }
+    }
+
+    /// Puts what was found on stable storage, where anything is synced: the process that wrote it may have died before
+    /// it did. Then the first segment, whatever `sync` says: its name alone keeps a later open from giving these
+    /// numbers again. Only then may the segments go that hold nothing.
+    pub(super) fn start(&mut self, empty: &[Lsn]) -> io::Result<()> {
+        if let Some(syncer) = &self.syncer {
+            syncer
+                .shared()
+                .settle(&self.kept.paths(), self.written.decided);
+        }
+        self.begin_segment(0)?;
+        if let Some(current) = &self.current {
+            current.target.file.sync()?;
+        }
+        self.disk.sync_dir(&self.dir)?;
+        if let Some(parent) = self.dir.parent().filter(|dir| !dir.as_os_str().is_empty())
+            && let Err(error) = self.disk.sync_dir(parent)
+        {
+            // It may be somebody else's folder, which we may not even read.
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the folder above the journal could not be synced"
+            );
+        }
+        self.kept.drop_all(empty);
+        Ok(())
+    }
+
+    /// The journal's random name, 32 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The router whose events these are, once it is known.
+    pub fn router(&self) -> Option<&str> {
+        self.router.as_deref()
+    }
+
+    /// The first number of this open.
+    pub fn first(&self) -> Lsn {
+        self.first
+    }
+
+    /// From now on it is the journal of the router of this name.
+    pub fn name_router(&mut self, name: &str) {
+        self.router = Some(name.to_owned());
+        let head = Head {
+            lsn: 0,
+            kind: Kind::Router,
+            at_us: now_us(),
+            connection: 0,
+            offset: 0,
+        };
+        self.push(head, name.as_bytes());
+    }
+
+    /// Appends an input and gives it the next number.
+    pub fn append(
+        &mut self,
+        kind: Kind,
+        at_us: u64,
+        connection: u32,
+        offset: u64,
+        payload: &[u8],
+    ) -> Lsn {
+        let lsn = self.next;
+        self.next += 1;
+        let head = Head {
+            lsn,
+            kind,
+            at_us,
+            connection,
+            offset,
+        };
+        self.push(head, payload);
+        lsn
+    }
+
+    /// Appends an input that has its number already, from a write that failed. Such inputs come in order and before anything
+    /// newer; there is no point in it while the journal [refuses](Journal::is_refusing).
+    pub fn append_again(&mut self, head: &Head, payload: &[u8]) {
+        self.push(*head, payload);
+    }
+
+    /// Appends what was decided about input `lsn`.
+    pub fn decide(&mut self, lsn: Lsn, at_us: u64, payload: &[u8]) {
+        self.push(about(lsn, Kind::Decision, at_us), payload);
+    }
+
+    /// Appends that Redis has everything up to `lsn`.
+    pub fn mark(&mut self, lsn: Lsn, at_us: u64, payload: &[u8]) {
+        self.push(about(lsn, Kind::Mark, at_us), payload);
+    }
+
+    /// Whether a failing disk is left alone for now. What is appended meanwhile is forgotten by the next write, which fails.
+    pub fn is_refusing(&self) -> bool {
+        let refusal = self.refusal.as_ref();
+        refusal.is_some_and(|refusal| Instant::now() < refusal.until)
+    }
+
+    /// Writes what was appended. `taken` is the last input that the pipeline has taken: what is lost from a full journal
+    /// counts only above it. After an error the journal has forgotten what was appended since the last successful write.
+    pub fn write(&mut self, taken: Lsn) -> Result<Wrote, WriteError> {
+        let refused = std::mem::take(&mut self.refused) || self.is_refusing();
+        if refused && let Some(refusal) = &self.refusal {
+            let source = refusal.error();
+            self.pending.clear();
+            return Err(WriteError { source });
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let before = self.written.clone();
+        let outcome = self.write_pieces(&pending, taken);
+        pending.clear();
+        self.pending = pending;
+        if let Err(source) = outcome {
+            self.written = before;
+            self.refusal = Some(Refusal {
+                until: Instant::now() + self.retry,
+                kind: source.kind(),
+                code: source.raw_os_error(),
+            });
+            return Err(WriteError { source });
+        }
+        self.refusal = None;
+        Ok(Wrote {
+            lost: self.kept.take_lost(),
+            skip_to: self.oldest(),
+        })
+    }
+
+    /// Redis has everything up to `lsn`. It may be less than it was.
+    pub fn committed(&mut self, lsn: Lsn) {
+        // Nothing lies between what earlier opens left and our first number.
+        let through = if lsn >= self.last_before {
+            lsn.max(self.first - 1)
+        } else {
+            lsn
+        };
+        self.kept.commit(through);
+    }
+
+    /// Deletes the segments that were committed for the time of retention; to be called now and then.
+    pub fn tidy(&mut self, now: Instant) {
+        self.kept.tidy(now);
+    }
+
+    /// Bytes on disk, preallocated ones included.
+    pub fn size(&self) -> u64 {
+        self.kept.size()
+    }
+
+    /// The first number that is still kept.
+    pub fn oldest(&self) -> Lsn {
+        self.kept.oldest()
+    }
+
+    /// Whether nothing was ever deleted.
+    pub fn is_complete(&self) -> bool {
+        self.progress.is_complete()
+    }
+
+    /// Where the journal stands, for other threads.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Has `wake` called, on the sync thread, whenever [`Progress::durable`] went up.
+    pub fn on_durable(&mut self, wake: Box<dyn Fn() + Send>) {
+        if let Some(syncer) = &self.syncer {
+            syncer.shared().set_wake(wake);
+        }
+    }
+
+    /// Puts everything written on stable storage and gives the room of the last segment back. What was appended and not
+    /// written is gone.
+    pub fn close(mut self) {
+        if let Some(current) = self.current.take() {
+            self.kept.cut_last(current.used);
+            if let Some(syncer) = &self.syncer {
+                syncer
+                    .shared()
+                    .written(&current.target, self.written.decided);
+            } else if let Err(error) = current.target.file.sync() {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the journal could not be synced at its end"
+                );
+            }
+        }
+        if let Some(syncer) = self.syncer.take() {
+            syncer.finish();
+        }
+    }
+
+    /// Small segments, and no mercy for a failing disk, so that a test reaches every corner soon.
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self, segment_size: u64) {
+        self.segment_size = segment_size;
+        self.retry = Duration::ZERO;
+        if let Some(current) = &mut self.current {
+            current.size = segment_size.max(current.used);
+            self.kept.cut_last(current.size);
+        }
+    }
+
+    /// Syncs now, where no thread does.
+    #[cfg(test)]
+    pub(super) fn sync_now(&self) {
+        if let Some(syncer) = &self.syncer {
+            syncer.shared().round();
+        }
+    }
+
+    fn push(&mut self, head: Head, payload: &[u8]) {
+        self.refused |= self.is_refusing();
+        if !self.refused {
+            self.pending.push(head, payload);
+        }
+    }
+
+    fn write_pieces(&mut self, pending: &Pending, taken: Lsn) -> io::Result<()> {
+        let opening = self.opening().len() as u64;
+        let capacity = self.segment_size.saturating_sub(opening);
+        let mut next = pending.piece_after(None, capacity);
+        while let Some(piece) = next {
+            self.write_piece(pending, &piece, taken)?;
+            pending.note(&piece, &mut self.written);
+            if let (Some(syncer), Some(current)) = (&self.syncer, &self.current) {
+                syncer
+                    .shared()
+                    .written(&current.target, self.written.decided);
+            }
+            next = pending.piece_after(Some(&piece), capacity);
+        }
+        Ok(())
+    }
+
+    /// Writes the piece into one segment; if that fails, once more into a new one.
+    fn write_piece(&mut self, pending: &Pending, piece: &Piece, taken: Lsn) -> io::Result<()> {
+        let bytes = pending.bytes(piece);
+        if !self.has_room(bytes.len() as u64) {
+            self.roll(bytes.len() as u64, taken)?;
+        }
+        let Err(error) = self.write_here(bytes) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a segment of the journal is abandoned: it cannot be written"
+        );
+        self.roll(bytes.len() as u64, taken)?;
+        self.write_here(bytes)
+    }
+
+    fn has_room(&self, need: u64) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| {
+            !current.target.is_poisoned() && current.used + need <= current.size
+        })
+    }
+
+    /// Writes into the current segment, or leaves it for good.
+    fn write_here(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        match current.target.file.write_at(bytes, current.used) {
+            Ok(()) => current.used += bytes.len() as u64,
+            Err(error) => {
+                let (used, is_empty) = (current.used, current.used == current.opening);
+                self.current = None;
+                // The first segment's name is what keeps our numbers from being given again.
+                if is_empty && self.kept.last_number() != self.first {
+                    self.kept.drop_last();
+                } else {
+                    self.kept.cut_last(used);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self, need: u64, taken: Lsn) -> io::Result<()> {
+        if let Some(current) = self.current.take_if(|current| current.target.is_poisoned()) {
+            self.kept.cut_last(current.used);
+        }
+        let size = self.opening().len() as u64 + need;
+        self.kept.make_room(size.max(self.segment_size), taken)?;
+        self.begin_segment(need)
+    }
+
+    fn begin_segment(&mut self, need: u64) -> io::Result<()> {
+        let opening = self.opening();
+        let used = opening.len() as u64;
+        let size = self.segment_size.max(used + need);
+        let first = self.written.last + 1;
+        let number = first.max(self.kept.last_number() + 1);
+        let file = self.disk.create(&self.kept.path(number), size)?;
+        self.kept.push(Segment::new(number, first, size));
+        if let Err(error) = file.write_at(&opening, 0) {
+            self.kept.drop_last();
+            return Err(error);
+        }
+        let target = Target::new(file);
+        if let Some(syncer) = &self.syncer {
+            syncer.shared().made();
+        }
+        self.current = Some(Current {
+            target,
+            opening: used,
+            used,
+            size,
+        });
+        Ok(())
+    }
+
+    /// What a new segment starts with: its header and the newest mark.
+    fn opening(&self) -> Vec<u8> {
+        let header = Header {
+            id: self.id_bytes,
+            first: self.written.last + 1,
+            decided: self.written.decided,
+            created_us: now_us(),
+            router: self.router.clone().unwrap_or_default(),
+        };
+        let mut opening = header.encode();
+        if let Some(mark) = &self.written.mark {
+            // It was encoded before, so it is not too long.
+            push_record(&mut opening, &mark.head, &mark.payload);
+        }
+        opening
+    }
+}
+
+impl Refusal {
+    fn error(&self) -> io::Error {
+        self.code
+            .map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
+    }
+}
+
+fn about(lsn: Lsn, kind: Kind, at_us: u64) -> Head {
+    Head {
+        lsn,
+        kind,
+        at_us,
+        connection: 0,
+        offset: 0,
+    }
+}
+
+/// Sixteen bytes that no other journal has: the hashers' keys come from the system's random source.
+fn random_id() -> [u8; 16] {
+    let halves = [0, 1].map(|half: u8| RandomState::new().hash_one((half, now_us())));
+    let [high, low] = halves.map(u128::from);
+    (high << 64 | low).to_be_bytes()
+}
+
+fn hex(id: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*id))
+}

@@ -1,0 +1,260 @@
+//! The segments that are there, and which of them may go.
+//!
+//! Segments go from the oldest on and whole. Committed ones go when they have been so for the time of retention, or earlier
+//! when room is needed; then the oldest uncommitted one goes too, and what is lost with it is counted. The newest stays.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::journal::disk::Disk;
+use crate::journal::format::{Lsn, file_name};
+use crate::journal::scan::Scan;
+use crate::journal::sync::Progress;
+
+/// A segment that is there.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// The number in its name: the order of segments.
+    pub(super) number: Lsn,
+    /// No input of this or a later segment is below it.
+    pub(super) first: Lsn,
+    /// Bytes on disk.
+    pub(super) size: u64,
+    /// Since when all its inputs have been committed, as far as [`Kept::tidy`] saw.
+    committed_since: Option<Instant>,
+}
+
+/// All segments, in order.
+#[derive(Debug)]
+pub(super) struct Kept {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    max_size: u64,
+    retain: Duration,
+    segments: VecDeque<Segment>,
+    /// Redis has everything up to here.
+    committed: Lsn,
+    progress: Arc<Progress>,
+    /// Events that were deleted and not told yet.
+    lost: u64,
+    /// The last attempt to delete failed, which was said.
+    stuck: bool,
+}
+
+impl Segment {
+    pub(super) fn new(number: Lsn, first: Lsn, size: u64) -> Segment {
+        Segment {
+            number,
+            first,
+            size,
+            committed_since: None,
+        }
+    }
+}
+
+impl Kept {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        settings: &crate::config::Journal,
+        segments: Vec<Segment>,
+        progress: Arc<Progress>,
+    ) -> Kept {
+        Kept {
+            disk,
+            dir: settings.dir.clone(),
+            max_size: settings.max_size,
+            retain: settings.retain,
+            segments: segments.into(),
+            committed: 0,
+            progress,
+            lost: 0,
+            stuck: false,
+        }
+    }
+
+    pub(super) fn path(&self, number: Lsn) -> PathBuf {
+        self.dir.join(file_name(number))
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let numbers = self.segments.iter().map(|segment| segment.number);
+        numbers.map(|number| self.path(number)).collect()
+    }
+
+    pub(super) fn last_number(&self) -> Lsn {
+        self.segments.back().map_or(0, |segment| segment.number)
+    }
+
+    pub(super) fn push(&mut self, segment: Segment) {
+        self.segments.push_back(segment);
+        self.publish();
+    }
+
+    /// Cuts the newest segment's file to what it holds, to give its room back. A failure costs only that room.
+    pub(super) fn cut_last(&mut self, used: u64) {
+        let Some(number) = self.segments.back().map(|segment| segment.number) else {
+            return;
+        };
+        match self.disk.truncate(&self.path(number), used) {
+            Ok(()) => {
+                if let Some(segment) = self.segments.back_mut() {
+                    segment.size = used;
+                }
+                self.publish();
+            }
+            Err(error) => tracing::warn!(
+                segment = format_args!("{number:016x}"),
+                error = &error as &dyn std::error::Error,
+                "a segment of the journal could not be cut"
+            ),
+        }
+    }
+
+    /// Deletes the newest segment, which holds nothing. If that fails it stays, harmlessly.
+    pub(super) fn drop_last(&mut self) {
+        let number = self.last_number();
+        if self.disk.remove(&self.path(number)).is_ok() {
+            self.segments.pop_back();
+            self.publish();
+        }
+    }
+
+    /// Deletes these segments, which hold nothing. What cannot be deleted stays, harmlessly.
+    pub(super) fn drop_all(&mut self, numbers: &[Lsn]) {
+        let (disk, dir) = (&self.disk, &self.dir);
+        self.segments.retain(|segment| {
+            let path = dir.join(file_name(segment.number));
+            !(numbers.contains(&segment.number) && disk.remove(&path).is_ok())
+        });
+        self.publish();
+    }
+
+    /// Redis has everything up to `lsn`; less than before if it came back with less.
+    pub(super) fn commit(&mut self, lsn: Lsn) {
+        let fell = lsn < self.committed;
+        self.committed = lsn;
+        if fell {
+            self.watch(None);
+        }
+    }
+
+    /// Deletes what has been committed for the time of retention.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.watch(Some(now));
+        while self.is_expired(now) {
+            if let Err(error) = self.drop_first() {
+                if !std::mem::replace(&mut self.stuck, true) {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "an old segment of the journal cannot be deleted"
+                    );
+                }
+                return;
+            }
+            self.stuck = false;
+        }
+    }
+
+    /// Deletes from the oldest on until `need` bytes more are within the limit. Events above `taken` are counted as lost.
+    pub(super) fn make_room(&mut self, need: u64, taken: Lsn) -> io::Result<()> {
+        while self.size() + need > self.max_size && self.segments.len() > 1 {
+            let here = self.lost_with_first(taken)?;
+            self.drop_first()?;
+            if here > 0 {
+                tracing::error!(
+                    events = here,
+                    "the journal is full: its oldest events are lost"
+                );
+            }
+            self.lost += here;
+        }
+        Ok(())
+    }
+
+    /// The events that were lost since this was last asked.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size).sum()
+    }
+
+    /// The first number that is still kept.
+    pub(super) fn oldest(&self) -> Lsn {
+        self.progress.oldest()
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        let since = self
+            .segments
+            .front()
+            .and_then(|first| first.committed_since);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= self.retain)
+    }
+
+    /// Notes which segments are committed, newly from `now` on; with none, only which are not any more.
+    fn watch(&mut self, now: Option<Instant>) {
+        // Of the segments after the one looked at: the lowest number that they can hold.
+        let mut after = Lsn::MAX;
+        for segment in self.segments.iter_mut().rev() {
+            if after <= self.committed.saturating_add(1) {
+                segment.committed_since = segment.committed_since.or(now);
+            } else {
+                segment.committed_since = None;
+            }
+            after = after.min(segment.first);
+        }
+    }
+
+    fn drop_first(&mut self) -> io::Result<()> {
+        let Some(first) = self.segments.front() else {
+            return Ok(());
+        };
+        match self.disk.remove(&self.path(first.number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.segments.pop_front();
+        self.publish();
+        Ok(())
+    }
+
+    /// The events in the oldest segment that are above `taken`, not committed, and not in a later segment once more.
+    fn lost_with_first(&mut self, taken: Lsn) -> io::Result<u64> {
+        let kept = self.segments.iter().skip(1).map(|later| later.first).min();
+        let (Some(first), Some(kept)) = (self.segments.front(), kept) else {
+            return Ok(0);
+        };
+        let mut safe = taken.max(self.committed);
+        if kept <= safe.saturating_add(1) {
+            return Ok(0);
+        }
+        let number = first.number;
+        let file = match self.disk.open(&self.path(number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut scan = Scan::new(file, number);
+        let mut lost = 0;
+        while let Some(met) = scan.advance()? {
+            let input = met.head.filter(|head| head.kind.is_input());
+            if let Some(head) = input.filter(|head| (safe + 1..kept).contains(&head.lsn)) {
+                safe = head.lsn;
+                lost += u64::from(head.kind.is_event());
+            }
+        }
+        self.progress.add_quarantined(scan.quarantined());
+        Ok(lost)
+    }
+
+    fn publish(&self) {
+        let oldest = self.segments.iter().map(|segment| segment.first).min();
+        self.progress
+            .set_kept(oldest.unwrap_or(self.oldest()), self.size());
+    }
+}

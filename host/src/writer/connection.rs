@@ -1,0 +1,175 @@
+//! One connection to Redis: made, greeted, asked. Every failure ends it.
+//!
+//! One write, all replies, and a time limit of ours. It knows nothing of cursors and batches, and tries nothing twice.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, Value, cmd,
+};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::batch::error_of;
+use crate::config;
+use crate::route::Routes;
+
+/// Redis' own default for `proto-max-bulk-len`, where it may not be asked.
+const MAX_BULK: usize = 512 << 20;
+/// The least that Redis lets it be; every dead letter fits.
+const MIN_BULK: usize = 1 << 20;
+
+/// Why there is no connection, or no use in it.
+#[derive(Debug, Error)]
+pub(super) enum ConnectionError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] RedisError),
+    #[error("password rejected: check the user and password of redis.url (REDIS_REMOTE_PASSWORD)")]
+    Password,
+    #[error("connection broken: {0}")]
+    Broken(#[source] RedisError),
+    #[error("no reply within {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error("is a {0}, not a master")]
+    NotMaster(String),
+    #[error("refuses to write: {0}")]
+    Refused(String),
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    connection: MultiplexedConnection,
+    timeout: Duration,
+    /// The largest value that this Redis takes.
+    pub(super) max_bulk: usize,
+}
+
+impl Connection {
+    /// Connects and logs in.
+    pub(super) async fn open(settings: &config::Redis) -> Result<Connection, ConnectionError> {
+        let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
+        if !settings.user.is_empty() {
+            redis = redis.set_username(&settings.user);
+        }
+        if !settings.password.is_empty() {
+            redis = redis.set_password(settings.password.expose());
+        }
+        let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
+            .into_connection_info()
+            .map_err(ConnectionError::Connect)?
+            .set_redis_settings(redis)
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(ConnectionError::Connect)?;
+        // Its own time limits would hide that a command is still on its way; ours drop the connection.
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let late = |_| ConnectionError::Late(settings.connect_timeout);
+        let connection = timeout(settings.connect_timeout, connecting)
+            .await
+            .map_err(late)?;
+        let connection = connection.map_err(|error| match error.kind() {
+            ErrorKind::AuthenticationFailed => ConnectionError::Password,
+            _ => ConnectionError::Connect(error),
+        })?;
+        Ok(Connection {
+            connection,
+            timeout: settings.timeout,
+            max_bulk: MAX_BULK,
+        })
+    }
+
+    /// Makes sure that this is a master which takes transactions, and learns how much it takes at once.
+    pub(super) async fn greet(&mut self) -> Result<(), ConnectionError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("ROLE");
+        commands.add_command(cmd("MULTI"));
+        commands.add_command(cmd("EXEC"));
+        commands.cmd("CONFIG").arg("GET").arg("proto-max-bulk-len");
+        let replies = self.ask(&commands).await?;
+        if let Some(error) = replies.iter().take(3).find_map(error_of) {
+            return Err(ConnectionError::Refused(error));
+        }
+        require_master(replies.first())?;
+        if let Some(Value::Array(setting)) = replies.get(3)
+            && let Some(Value::BulkString(bytes)) = setting.get(1)
+        {
+            let bytes = std::str::from_utf8(bytes).ok();
+            let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+            self.max_bulk = bytes.unwrap_or(MAX_BULK).max(MIN_BULK);
+        }
+        Ok(())
+    }
+
+    /// One write, all replies. A reply that is late makes the connection useless: the command may still run.
+    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Value>, ConnectionError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asking = self
+            .connection
+            .send_packed_commands(commands, 0, commands.len());
+        timeout(self.timeout, asking)
+            .await
+            .map_err(|_| ConnectionError::Late(self.timeout))?
+            .map_err(ConnectionError::Broken)
+    }
+
+    /// A sign of life, and that it is still a master: a replica would answer a PING all the same.
+    pub(super) async fn ping(&mut self) -> Result<(), ConnectionError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("ROLE");
+        let replies = self.ask(&commands).await?;
+        match replies.first().and_then(error_of) {
+            Some(error) => Err(ConnectionError::Refused(error)),
+            None => require_master(replies.first()),
+        }
+    }
+
+    /// Removes entries that are older than their stream allows, by Redis' own clock. Gives its words if it refuses.
+    pub(super) async fn trim(
+        &mut self,
+        routes: &Routes,
+    ) -> Result<Option<String>, ConnectionError> {
+        let mut time = Pipeline::new();
+        time.cmd("TIME");
+        let replies = self.ask(&time).await?;
+        let Some(now_ms) = time_ms(&replies) else {
+            return Ok(replies.first().and_then(error_of));
+        };
+        let mut commands = Pipeline::new();
+        for (stream, expire) in routes.expiring() {
+            let expire = u64::try_from(expire.as_millis()).unwrap_or(u64::MAX);
+            let trim = commands.cmd("XTRIM").arg(&*stream.name).arg("MINID");
+            trim.arg(now_ms.saturating_sub(expire));
+        }
+        Ok(self.ask(&commands).await?.iter().find_map(error_of))
+    }
+}
+
+fn time_ms(replies: &[Value]) -> Option<u64> {
+    let Some(Value::Array(parts)) = replies.first() else {
+        return None;
+    };
+    let number = |at: usize| match parts.get(at)? {
+        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
+        _ => None,
+    };
+    Some(number(0)? * 1_000 + number(1)? / 1_000)
+}
+
+/// Looks at the reply to `ROLE`.
+fn require_master(reply: Option<&Value>) -> Result<(), ConnectionError> {
+    if let Some(Value::Array(role)) = reply
+        && let Some(Value::BulkString(role)) = role.first()
+        && role != b"master"
+    {
+        let role = String::from_utf8_lossy(role).into_owned();
+        return Err(ConnectionError::NotMaster(role));
+    }
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! The writer's task: takes the lane's steps on a real connection, with real timers.
+//!
+//! It connects and backs off, moves decisions from the outbox to the lane and tells the accounts what became of them. What to
+//! send, and what a reply means, the lane decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::acknowledged::Acknowledged;
+use super::connection::{Connection, ConnectionError};
+use super::cursor::Identity;
+use super::lane::{Lane, Loss, Note, Origin, Step};
+use super::letters::Letters;
+use super::settlement::Settled;
+use super::standing::{Retained, Why};
+use crate::clock;
+use crate::config;
+use crate::journal::{Lsn, Progress};
+use crate::ledger::Ledger;
+use crate::link::{Backoff, Link, random};
+use crate::metrics::Metrics;
+use crate::pipeline::{Outbox, Seen};
+use crate::route::{Entry, Routes};
+
+/// The longest delay between two tries before jitter: a Redis that is back is not kept waiting.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+/// How often the router's name is looked for while it is not known.
+const NAME: Duration = Duration::from_millis(100);
+/// An idle connection is asked for a sign of life this often.
+const PING: Duration = Duration::from_secs(1);
+
+/// What the writer knows of the journal.
+#[derive(Debug)]
+pub struct Place {
+    /// The journal's id.
+    pub journal: String,
+    /// One less than the first LSN that the journal could ever have sent.
+    pub begin: Lsn,
+    /// What the newest mark says; the default if there is none.
+    pub mark: Acknowledged,
+    /// Decisions up to here were made by an earlier process.
+    pub replayed: Lsn,
+    /// What is still in the journal.
+    pub progress: Arc<Progress>,
+}
+
+/// How the writer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The outbox is closed, and everything in it is in Redis.
+    Drained,
+    /// The router's name belongs to another host.
+    Foreign {
+        /// That host.
+        owner: String,
+    },
+}
+
+/// All that the writer owns and uses.
+pub struct Writer {
+    /// Where and how to connect.
+    pub settings: config::Redis,
+    /// How often entries are trimmed by age.
+    pub trim_interval: Duration,
+    /// This host's name, for the owner key.
+    pub host: String,
+    /// What is known of the journal.
+    pub place: Place,
+    /// Streams, and their dead letters.
+    pub routes: Arc<Routes>,
+    /// Where decisions come from.
+    pub outbox: Arc<Outbox>,
+    /// The router's name, for the keys.
+    pub seen: Arc<Seen>,
+    /// The local dead-letter file.
+    pub letters: Letters,
+    /// The accounts.
+    pub ledger: Arc<Ledger>,
+    /// Latencies and counts.
+    pub metrics: Arc<Metrics>,
+    /// Written here, read by everyone.
+    pub link: Arc<Link>,
+}
+
+/// What outlives a connection.
+struct State {
+    /// None until the router's name is known.
+    lane: Option<Lane>,
+    next_trim: Instant,
+    trim_error: Option<String>,
+    /// What Redis last said of an entry that it did not take: it is logged once.
+    refusal: Option<String>,
+    /// What the pipeline was told last.
+    published: Option<Lsn>,
+}
+
+/// All that can wake an idle lane.
+enum Wake {
+    Trim,
+    Taken(Option<Vec<Arc<crate::pipeline::Decision>>>),
+    Idle,
+}
+
+impl Writer {
+    /// Runs until the outbox is closed and everything in it is in Redis, or the router's name is another host's.
+    pub async fn run(mut self) -> End {
+        let mut state = State {
+            lane: None,
+            next_trim: Instant::now() + self.trim_interval,
+            trim_error: None,
+            refusal: None,
+            published: None,
+        };
+        let mut backoff =
+            Backoff::new(Duration::from_secs(1).min(self.settings.timeout), MAX_DELAY);
+        let mut delay = backoff.next(random());
+        let end = loop {
+            sleep(delay).await;
+            self.link.connecting();
+            let error = match Connection::open(&self.settings).await {
+                Err(error) => error,
+                Ok(mut connection) => {
+                    let since = Instant::now();
+                    match self.serve(&mut connection, &mut state).await {
+                        Ok(end) => break end,
+                        Err(error) => {
+                            backoff.lost(since.elapsed());
+                            error
+                        }
+                    }
+                }
+            };
+            if let Some(lane) = &mut state.lane {
+                lane.lost(match error {
+                    ConnectionError::Broken(_) => Loss::Closed,
+                    _ => Loss::GivenUp,
+                });
+            }
+            self.metrics.errors.inc();
+            delay = backoff.next(random());
+            self.link.waiting(&error.to_string(), delay);
+        };
+        self.link.stopped();
+        end
+    }
+
+    /// Takes the lane's steps until the end, or until the connection fails.
+    async fn serve(
+        &mut self,
+        connection: &mut Connection,
+        state: &mut State,
+    ) -> Result<End, ConnectionError> {
+        self.link.authenticating();
+        connection.greet().await?;
+        state.refusal = None;
+        let mut lane = match state.lane.take() {
+            Some(lane) => lane,
+            None => match self.make_lane(connection).await? {
+                Some(lane) => lane,
+                None => return Ok(End::Drained),
+            },
+        };
+        lane.connected(connection.max_bulk);
+        let lane = state.lane.insert(lane);
+        loop {
+            let mut step = lane.step(Instant::now().into_std());
+            if let Step::Take { after, most, until } = step {
+                match self.wait(after, most, until.into(), state.next_trim).await {
+                    Wake::Trim => {
+                        state.next_trim = Instant::now() + self.trim_interval;
+                        let error = connection.trim(&self.routes).await?;
+                        if let Some(error) = &error
+                            && state.trim_error.as_ref() != Some(error)
+                        {
+                            tracing::warn!(error, "trimming refused by Redis");
+                        }
+                        state.trim_error = error;
+                        continue;
+                    }
+                    Wake::Taken(decisions) => {
+                        let last = decisions.iter().flatten().last();
+                        let passed = self.outbox.passed(last.map_or(after, |last| last.lsn));
+                        lane.taken(decisions, passed);
+                        continue;
+                    }
+                    Wake::Idle => {
+                        let passed = self.outbox.passed(after);
+                        step = lane.idle(Instant::now().into_std(), passed);
+                    }
+                }
+            }
+            let end = self.act(connection, lane, step).await?;
+            let known = lane.known();
+            if state.published != Some(known.lsn) {
+                state.published = Some(known.lsn);
+                self.seen.acknowledge(known.lsn, known.encode());
+            }
+            for note in lane.notes() {
+                self.note(&note, &mut state.refusal);
+            }
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            if lane.is_armed() && !self.link.is_ready() {
+                self.link.ready();
+            }
+        }
+    }
+
+    /// Waits for the router's name on an idle connection; `None` if there will be nothing to write.
+    async fn make_lane(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<Lane>, ConnectionError> {
+        self.link.ready();
+        let mut next_ping = Instant::now() + PING;
+        let router = loop {
+            if let Some(router) = self.seen.router.get() {
+                break router.clone();
+            }
+            tokio::select! {
+                biased;
+                () = sleep(NAME) => {}
+                () = self.closed() => return Ok(None),
+            }
+            if next_ping <= Instant::now() {
+                connection.ping().await?;
+                next_ping = Instant::now() + PING;
+            }
+        };
+        let origin = Origin {
+            identity: Identity {
+                router,
+                journal: self.place.journal.clone(),
+                host: self.host.clone(),
+            },
+            begin: self.place.begin,
+            mark: self.place.mark.clone(),
+            replayed: self.place.replayed,
+        };
+        Ok(Some(Lane::new(origin, Arc::clone(&self.routes))))
+    }
+
+    /// Ready when the outbox is closed and empty; never, if there is something in it.
+    async fn closed(&self) {
+        if self.outbox.next(self.place.begin, 1).await.is_some() {
+            std::future::pending().await
+        }
+    }
+
+    async fn wait(&self, after: Lsn, most: usize, until: Instant, trim: Instant) -> Wake {
+        tokio::select! {
+            biased;
+            () = sleep_until(trim) => Wake::Trim,
+            taken = self.outbox.next(after, most) => Wake::Taken(taken),
+            () = sleep_until(until) => Wake::Idle,
+        }
+    }
+
+    /// Does what the step says and tells the lane; an end if there is one.
+    async fn act(
+        &mut self,
+        connection: &mut Connection,
+        lane: &mut Lane,
+        step: Step,
+    ) -> Result<Option<End>, ConnectionError> {
+        match step {
+            Step::Send(commands) => {
+                let replies = connection.ask(&commands).await?;
+                let retained = Retained {
+                    oldest: self.place.progress.oldest(),
+                    is_complete: self.place.progress.is_complete(),
+                };
+                lane.replied(Instant::now().into_std(), retained, &replies);
+            }
+            Step::Acknowledge(through) => {
+                let settled = lane.acknowledged(self.outbox.acknowledged(through));
+                self.account(&settled);
+            }
+            Step::Keep(letters) => {
+                let kept = self.keep(&letters);
+                lane.kept(kept);
+            }
+            Step::Ping => connection.ping().await?,
+            // The caller takes; there is nothing to do here.
+            Step::Take { .. } => {}
+            Step::Pause { owner, until } => {
+                let until = Instant::from_std(until);
+                let router = self.seen.router.get().map_or("", String::as_str);
+                let error =
+                    format!("router name {router:?} is held by {owner} (jackfield:{router}:owner)");
+                let delay = until.saturating_duration_since(Instant::now());
+                self.link.waiting(&error, delay);
+                sleep_until(until).await;
+            }
+            Step::Refused(error) => return Err(ConnectionError::Refused(error)),
+            Step::Drained => return Ok(Some(End::Drained)),
+            Step::Foreign { owner } => {
+                tracing::error!(owner, "router name is held by another host");
+                return Ok(Some(End::Foreign { owner }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep(&mut self, letters: &[Entry]) -> bool {
+        let letters: Vec<&Entry> = letters.iter().collect();
+        let kept = self.letters.keep(&letters);
+        if let Err(error) = &kept {
+            let entries = letters.len();
+            tracing::error!(%error, entries, "dead letters could not be kept on disk");
+        }
+        kept.is_ok()
+    }
+
+    fn account(&self, settled: &Settled) {
+        let now_us = clock::now_us();
+        for decision in &settled.decisions {
+            let (writer, total) = (&self.metrics.writer_latency, &self.metrics.total_latency);
+            writer.observe(now_us.saturating_sub(decision.decided_us));
+            total.observe(now_us.saturating_sub(decision.received_us));
+        }
+        let delivered = settled.delivered + settled.replayed_delivered;
+        self.metrics.processed.inc_by(delivered);
+        self.metrics.healed.inc_by(settled.healed);
+        self.ledger.written(settled.delivered, settled.dead);
+        self.ledger
+            .replayed(settled.replayed_delivered, settled.replayed_dead);
+        self.ledger.received(settled.replayed_lost);
+        let lost = settled.lost + settled.replayed_lost;
+        self.ledger.lost("dead_letter_refused", lost);
+    }
+
+    fn note(&self, note: &Note, refusal: &mut Option<String>) {
+        match note {
+            Note::Executed => {
+                self.metrics.batches.inc();
+            }
+            Note::Claimed(claim) => self.note_claim(claim.at, &claim.why),
+            Note::Healing { after, through } => {
+                tracing::warn!(after, through, "healing: Redis came back with less");
+            }
+            Note::Unhealable {
+                after,
+                before,
+                missing,
+            } => {
+                self.metrics.unhealable.inc_by(*missing);
+                tracing::error!(
+                    after,
+                    before,
+                    missing,
+                    "Redis lost what the journal no longer has"
+                );
+            }
+            Note::ExecutedBefore { through } => {
+                tracing::info!(through, "batch was executed before the connection broke");
+            }
+            Note::Fenced { through } => {
+                tracing::warn!(through, "batch fenced by the cursor");
+            }
+            Note::Refused { error, entries } => {
+                let entries = *entries;
+                self.metrics
+                    .errors
+                    .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
+                if refusal.as_ref() != Some(error) {
+                    tracing::error!(error, entries, "entries refused by Redis: dead-lettered");
+                    *refusal = Some(error.clone());
+                }
+            }
+            Note::TooLarge { reason, cut: true } => {
+                tracing::warn!(reason, "dead letter cut short");
+            }
+            Note::TooLarge { reason, cut: false } => {
+                tracing::warn!(reason, "entry dead-lettered");
+            }
+            Note::Halved => tracing::warn!("batch kills its connection: trying half of it"),
+            Note::Killer { lsn } => {
+                tracing::error!(lsn, "event kills its connection: kept on disk");
+            }
+        }
+    }
+
+    fn note_claim(&self, lsn: Lsn, why: &Why) {
+        match why {
+            Why::First => tracing::info!(lsn, "cursor claimed"),
+            Why::Adopt(before) => {
+                self.metrics.adopted.inc();
+                tracing::warn!(lsn, before, "cursor of another host adopted");
+            }
+            Why::Restore => {
+                self.metrics.restored.inc();
+                tracing::error!(lsn, "cursor was lost and is restored");
+            }
+            Why::Refill => tracing::warn!(lsn, "cursor and entries were lost"),
+        }
+    }
+}

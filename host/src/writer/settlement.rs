@@ -1,0 +1,97 @@
+//! What it means for the accounts that Redis has everything up to some LSN.
+//!
+//! Every event is counted once in the life of a process: when the outbox gives its decision back, or, for one that an
+//! earlier process made, when it is first acknowledged. Sent again to heal, it counts as healed only. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::batch::{Batch, Fate};
+use crate::journal::Lsn;
+use crate::pipeline::Decision;
+
+/// What has been acknowledged, and not accounted for yet.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    pub(super) through: Lsn,
+    /// What was in flight, whole or in part.
+    pub(super) batch: Option<Batch>,
+    /// The highest LSN that was acknowledged before.
+    pub(super) high: Lsn,
+}
+
+/// Events that reached their end, by what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// All entries are in Redis.
+    pub(super) delivered: u64,
+    /// In the dead letters, in Redis or in the local file.
+    pub(super) dead: u64,
+    /// Not even there.
+    pub(super) lost: u64,
+    /// Acknowledged before, and sent again because Redis came back with less.
+    pub(super) healed: u64,
+    /// As `delivered`, decided by an earlier process.
+    pub(super) replayed_delivered: u64,
+    /// As `dead`, decided by an earlier process.
+    pub(super) replayed_dead: u64,
+    /// As `lost`, decided by an earlier process.
+    pub(super) replayed_lost: u64,
+    /// The decisions of this process among them, for their latencies.
+    pub(super) decisions: Vec<Arc<Decision>>,
+}
+
+impl Settlement {
+    /// Counts; `given_back` is what the outbox still held, `replayed` the LSN up to which an earlier process decided.
+    pub(super) fn account(self, given_back: Vec<Arc<Decision>>, replayed: Lsn) -> Settled {
+        let held: BTreeSet<Lsn> = given_back.iter().map(|decision| decision.lsn).collect();
+        let mut settled = Settled::default();
+        let mut counted = BTreeSet::new();
+        let fates = self
+            .batch
+            .iter()
+            .flat_map(|batch| batch.fates(self.through));
+        for (decision, fates) in fates {
+            if decision.lsn > self.high || held.contains(&decision.lsn) {
+                counted.insert(decision.lsn);
+                settled.count(decision, &fates, replayed);
+            } else {
+                settled.healed += fates.len() as u64;
+            }
+        }
+        for decision in given_back {
+            if !counted.contains(&decision.lsn) {
+                let events = decision.events.iter();
+                let fates = events.map(|event| {
+                    if event.dead {
+                        Fate::Dead
+                    } else {
+                        Fate::Delivered
+                    }
+                });
+                let fates: Vec<Fate> = fates.collect();
+                settled.count(&decision, &fates, replayed);
+            }
+        }
+        settled
+    }
+}
+
+impl Settled {
+    fn count(&mut self, decision: &Arc<Decision>, fates: &[Fate], replayed: Lsn) {
+        let is_replayed = decision.lsn <= replayed;
+        for fate in fates {
+            *match (fate, is_replayed) {
+                (Fate::Delivered, false) => &mut self.delivered,
+                (Fate::Dead, false) => &mut self.dead,
+                (Fate::Lost, false) => &mut self.lost,
+                (Fate::Delivered, true) => &mut self.replayed_delivered,
+                (Fate::Dead, true) => &mut self.replayed_dead,
+                (Fate::Lost, true) => &mut self.replayed_lost,
+            } += 1;
+        }
+        if !is_replayed {
+            self.decisions.push(Arc::clone(decision));
+        }
+    }
+}

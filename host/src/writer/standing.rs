@@ -1,0 +1,268 @@
+//! Where this process stands with its cursor, and what a look at it means.
+//!
+//! `judge` compares what Redis says with what is remembered: claim, go on, heal, wait for another owner, or leave. It alone
+//! decides whose the streams' cursor is. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::acknowledged::Acknowledged;
+use super::cursor::{Cursor, Owner, Place};
+use crate::journal::Lsn;
+
+/// How often a cursor of another owner is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// An owner who is still there after this long stays: twice the time in which a dead one expires.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The bits of an LSN that count within one open of the journal; the higher ones jump at each open.
+const WITHIN_OPEN: u64 = (1 << 40) - 1;
+
+/// What of the journal can still be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retained {
+    /// The first LSN that is still there.
+    pub(super) oldest: Lsn,
+    /// Nothing was ever deleted.
+    pub(super) is_complete: bool,
+}
+
+/// Why the cursor is to be written although nothing is sent with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// There is none, and there never was.
+    First,
+    /// It is another's, who is gone; this is what it said.
+    Adopt(String),
+    /// It is gone, and the streams are as remembered.
+    Restore,
+    /// It is gone, and so are entries.
+    Refill,
+}
+
+/// A cursor to be written under the watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) at: Lsn,
+    pub(super) why: Why,
+}
+
+/// What a look at the cursor means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is ours and stands here.
+    Held(Place),
+    /// It can be had.
+    Claim(Claim),
+    /// It is gone: ask the streams why.
+    Probe,
+    /// Another's, who is there: look again then.
+    Wait { owner: String, until: Instant },
+    /// Another's, for good.
+    Foreign { owner: String },
+}
+
+/// What is remembered.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Before the first LSN of the journal.
+    pub(super) begin: Lsn,
+    pub(super) acknowledged: Acknowledged,
+    /// The highest LSN that was ever acknowledged.
+    pub(super) high: Lsn,
+    /// The cursor was ours once in this process.
+    held: bool,
+    /// Since when another's cursor is in the way.
+    foreign_since: Option<Instant>,
+}
+
+impl Standing {
+    pub(super) fn new(begin: Lsn, mark: Acknowledged) -> Standing {
+        Standing {
+            begin,
+            high: mark.lsn,
+            acknowledged: mark,
+            held: false,
+            foreign_since: None,
+        }
+    }
+
+    /// Everything up to here is in Redis; what comes after it is to be sent.
+    pub(super) fn position(&self) -> Lsn {
+        match self.acknowledged.lsn {
+            0 => self.begin,
+            lsn => lsn,
+        }
+    }
+
+    pub(super) fn judge(&mut self, now: Instant, cursor: Cursor, owner: Owner) -> Verdict {
+        let foreign = match cursor {
+            Cursor::Foreign(text) => text,
+            Cursor::Ours(place) => {
+                self.held = true;
+                self.foreign_since = None;
+                return Verdict::Held(place);
+            }
+            Cursor::Missing if self.acknowledged.lsn == 0 => {
+                let (at, why) = (self.begin, Why::First);
+                return Verdict::Claim(Claim { at, why });
+            }
+            Cursor::Missing => return Verdict::Probe,
+        };
+        let since = *self.foreign_since.get_or_insert(now);
+        match owner {
+            Owner::Other(owner) if self.held || now.duration_since(since) >= PATIENCE => {
+                Verdict::Foreign { owner }
+            }
+            Owner::Other(owner) => {
+                let until = now + LOOK_AGAIN;
+                Verdict::Wait { owner, until }
+            }
+            Owner::Nobody | Owner::Us if self.held => {
+                let owner = "a host that is gone".to_owned();
+                Verdict::Foreign { owner }
+            }
+            Owner::Nobody | Owner::Us => Verdict::Claim(Claim {
+                at: self.position(),
+                why: Why::Adopt(foreign),
+            }),
+        }
+    }
+
+    /// Everything up to here is in Redis.
+    pub(super) fn acknowledge(&mut self, through: Lsn) {
+        self.acknowledged.lsn = through;
+        self.high = self.high.max(through);
+    }
+
+    /// Redis came back with less: what comes after `to` is to be sent again.
+    pub(super) fn rewind(&mut self, to: Lsn) {
+        self.acknowledged.lsn = to;
+        self.acknowledged.forget_ids();
+    }
+
+    /// Redis came back with nothing: all that is retained is to be sent again.
+    pub(super) fn refill(&mut self, to: Lsn) {
+        self.acknowledged.lsn = to;
+        self.acknowledged.ids.clear();
+    }
+}
+
+impl Retained {
+    /// How many LSNs after `after` are gone for good; at least so many, where the journal was opened in between.
+    pub(super) fn missing_after(&self, after: Lsn) -> u64 {
+        if self.is_complete || self.oldest <= after.saturating_add(1) {
+            return 0;
+        }
+        if self.oldest & !WITHIN_OPEN == after & !WITHIN_OPEN {
+            self.oldest - after - 1
+        } else {
+            (self.oldest & WITHIN_OPEN).max(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Acknowledged, Claim, Cursor, Owner, Place, Retained, Standing, Verdict, Why};
+
+    const BEGIN: u64 = (1 << 40) - 1;
+
+    fn standing(lsn: u64) -> Standing {
+        let mark = Acknowledged {
+            lsn,
+            ..Acknowledged::default()
+        };
+        Standing::new(BEGIN, mark)
+    }
+
+    fn other() -> Owner {
+        Owner::Other("b".to_owned())
+    }
+
+    fn foreign() -> Cursor {
+        Cursor::Foreign("x:1".to_owned())
+    }
+
+    #[test]
+    fn a_missing_cursor_is_claimed_once_and_then_asked_after() {
+        let now = Instant::now();
+        let claim = Claim {
+            at: BEGIN,
+            why: Why::First,
+        };
+        let verdict = standing(0).judge(now, Cursor::Missing, Owner::Nobody);
+        assert_eq!(verdict, Verdict::Claim(claim));
+        let verdict = standing(BEGIN + 5).judge(now, Cursor::Missing, Owner::Nobody);
+        assert_eq!(verdict, Verdict::Probe, "it was there before");
+    }
+
+    #[test]
+    fn a_living_owner_is_waited_for_and_then_left_alone() {
+        let (mut standing, now) = (standing(0), Instant::now());
+        for seconds in [0, 1, 29] {
+            let now = now + Duration::from_secs(seconds);
+            let wait = Verdict::Wait {
+                owner: "b".to_owned(),
+                until: now + Duration::from_secs(1),
+            };
+            assert_eq!(standing.judge(now, foreign(), other()), wait);
+        }
+        let leave = Verdict::Foreign {
+            owner: "b".to_owned(),
+        };
+        let later = now + Duration::from_secs(30);
+        assert_eq!(standing.judge(later, foreign(), other()), leave);
+    }
+
+    #[test]
+    fn an_owner_who_is_gone_is_succeeded_where_we_stand() {
+        let now = Instant::now();
+        for (lsn, at) in [(0, BEGIN), (BEGIN + 9, BEGIN + 9)] {
+            let claim = Claim {
+                at,
+                why: Why::Adopt("x:1".to_owned()),
+            };
+            let verdict = standing(lsn).judge(now, foreign(), Owner::Nobody);
+            assert_eq!(verdict, Verdict::Claim(claim));
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_was_ours_is_not_taken_back() {
+        let (mut standing, now) = (standing(0), Instant::now());
+        let place = Place {
+            lsn: BEGIN,
+            letters: false,
+        };
+        let held = standing.judge(now, Cursor::Ours(place), Owner::Us);
+        assert_eq!(held, Verdict::Held(place));
+        for owner in [other(), Owner::Nobody, Owner::Us] {
+            let verdict = standing.judge(now, foreign(), owner);
+            assert!(matches!(verdict, Verdict::Foreign { .. }), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_healed_is_counted() {
+        let missing = |oldest, is_complete, after| {
+            let retained = Retained {
+                oldest,
+                is_complete,
+            };
+            retained.missing_after(after)
+        };
+        assert_eq!(missing(100, false, 50), 49);
+        assert_eq!(missing(51, false, 50), 0);
+        assert_eq!(
+            missing(100, true, 50),
+            0,
+            "a gap in a complete journal is none"
+        );
+        assert_eq!(
+            missing((2 << 40) + 7, false, 1 << 40),
+            7,
+            "not the jump between opens"
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! kill -9 of the host, and its restart: everything that was journaled is in Redis exactly once, in order, with its first decision.
+
+use std::sync::Arc;
+
+use jackfield::simulator::{Settings, Simulator};
+
+use crate::harness::{Host, Redis, Setup, wait_for};
+use crate::numbered::{self, Firing, STREAM};
+use crate::proxy::Proxy;
+
+/// What Redis has acknowledged survives its death.
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+async fn switch() -> Arc<Simulator> {
+    Arc::new(Simulator::start(Settings::default()).await.unwrap())
+}
+
+fn setup(switch: &Simulator, redis: &Redis) -> Setup {
+    let setup = Setup::new(switch.addr(), redis).env("REDIS_REMOTE_WRITE_TIMEOUT", "300ms");
+    let setup = setup
+        .env("EVENTS_MAX_LEN", "0")
+        .env("ESL_RECONNECT_DELAY", "50ms");
+    setup.env("JACKFIELD_FILTERS_DEADLINE", "1s")
+}
+
+/// Waits until the stream has grown by some events.
+#[track_caller]
+fn wait_growth(redis: &Redis, by: u64) {
+    let before: u64 = redis.ask(&["XLEN", STREAM]);
+    wait_for("the stream grows", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) > before + by).then_some(())
+    });
+}
+
+/// Waits until Redis is known to be away and FreeSWITCH to be there.
+#[track_caller]
+fn wait_away(host: &Host) {
+    host.wait_status("Redis is away", |status| {
+        status["links"]["redis"]["state"] != "ready" && status["links"]["esl"]["state"] == "ready"
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_kills_under_load_lose_and_repeat_nothing_that_was_journaled() {
+    let (switch, redis) = (switch().await, Redis::start());
+    let mut setup = setup(&switch, &redis);
+    let firing = Firing::start(&switch);
+    for round in 0..10 {
+        let host = setup.start();
+        host.wait_ready();
+        wait_growth(&redis, 40 + 97 * (round % 4));
+        setup = host.kill();
+    }
+    let host = setup.start();
+    host.wait_ready();
+    wait_growth(&redis, 100);
+    firing.stop().await;
+    let status = host.wait_settled(0);
+    assert_eq!(status["counts"]["lost"], 0, "{status:#}");
+    let journaled = numbered::in_journal(&host.stop());
+    numbered::check(&redis, STREAM, journaled.iter().copied());
+    let gaps = journaled.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+    assert!(
+        gaps.count() <= 10,
+        "only what FreeSWITCH sent while nobody listened is missing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_survives_the_death_of_the_host_while_redis_is_away() {
+    let (switch, mut redis) = (switch().await, Redis::start_with(&DURABLE));
+    let host = setup(&switch, &redis).start();
+    host.wait_ready();
+    numbered::fire(&switch, 0..100);
+    host.wait_settled(100);
+    redis.kill();
+    wait_away(&host);
+    // More than memory holds: some are decided, most are only in the journal.
+    numbered::fire(&switch, 100..5_000);
+    host.wait_status("all is received", |status| {
+        status["counts"]["inputs"] == 5_000
+    });
+    let host = host.kill().start();
+    wait_away(&host);
+    numbered::fire(&switch, 5_000..5_100);
+    redis.up();
+    let status = host.wait_status("all is delivered", |status| {
+        let counts = &status["counts"];
+        counts["delivered"] == 5_000 && counts["pending"] == 0
+    });
+    assert_eq!(status["counts"]["balanced"], true, "{status:#}");
+    assert!(
+        status["counts"]["replayed"].as_u64() > Some(0),
+        "decided before the crash: {status:#}"
+    );
+    numbered::check(&redis, STREAM, 0..5_100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stays_what_it_was_decided_to_be() {
+    let (switch, mut redis) = (switch().await, Redis::start_with(&DURABLE));
+    let rule = |stream: &str| format!("[[rule]]\nevent = \"CUSTOM\"\nstreams = [\"{stream}\"]\n");
+    let host = setup(&switch, &redis)
+        .filter("10-route", "route", &rule("freeswitch:before"))
+        .start();
+    host.wait_ready();
+    redis.kill();
+    wait_away(&host);
+    numbered::fire(&switch, 0..100);
+    host.wait_status("all is decided", |status| {
+        status["journal"]["waiting"] == 0 && status["counts"]["inputs"] == 100
+    });
+    let setup = host.kill();
+    let settings = setup.filters().join("10-route.toml");
+    std::fs::write(settings, rule("freeswitch:after")).unwrap();
+    let host = setup.start();
+    wait_away(&host);
+    numbered::fire(&switch, 100..200);
+    redis.up();
+    host.wait_status("all is delivered", |status| {
+        status["counts"]["delivered"] == 200
+    });
+    numbered::check(&redis, "freeswitch:before", 0..100);
+    numbered::check(&redis, "freeswitch:after", 100..200);
+}
+
+/// A host behind a proxy, ready and with its first ten events in Redis.
+async fn behind_proxy() -> (Arc<Simulator>, Redis, Proxy, Host) {
+    let (switch, redis) = (switch().await, Redis::start());
+    let proxy = Proxy::to(redis.port);
+    let through = format!("127.0.0.1:{}", proxy.port);
+    let host = setup(&switch, &redis)
+        .env("JACKFIELD_REDIS_URL", &format!("redis://{through}/2"))
+        .start();
+    host.wait_ready();
+    numbered::fire(&switch, 0..10);
+    host.wait_settled(10);
+    (switch, redis, proxy, host)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_killed_between_exec_and_its_reply_repeats_nothing() {
+    let (switch, redis, proxy, host) = behind_proxy().await;
+    proxy.hold_replies(true);
+    numbered::fire(&switch, 10..20);
+    wait_for("Redis has them", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) == 20).then_some(())
+    });
+    let setup = host.kill();
+    proxy.hold_replies(false);
+    let host = setup.start();
+    host.wait_ready();
+    numbered::fire(&switch, 20..30);
+    host.wait_status("the new ones are delivered", |status| {
+        status["counts"]["delivered"] == 10 && status["counts"]["pending"] == 0
+    });
+    numbered::check(&redis, STREAM, 0..30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_killed_host_that_arrives_late_does_nothing() {
+    let (switch, redis, proxy, host) = behind_proxy().await;
+    proxy.hold_batches();
+    numbered::fire(&switch, 10..20);
+    proxy.wait_held(0);
+    let setup = host.kill();
+    let before = proxy.connections();
+    let host = setup.start();
+    proxy.let_go(before);
+    host.wait_ready();
+    host.wait_status("they are delivered", |status| {
+        status["counts"]["delivered"] == 10 && status["counts"]["pending"] == 0
+    });
+    proxy.let_go(0);
+    proxy.wait_over(0);
+    numbered::check(&redis, STREAM, 0..20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_counts_every_journaled_event_once_whatever_kills_the_host() {
+    let (switch, redis) = (switch().await, Redis::start());
+    let mut setup = setup(&switch, &redis).filter("10-count", "hostile", "attack = \"counter\"\n");
+    let firing = Firing::start(&switch);
+    for _ in 0..3 {
+        let host = setup.start();
+        host.wait_ready();
+        wait_growth(&redis, 200);
+        setup = host.kill();
+    }
+    let host = setup.start();
+    host.wait_ready();
+    wait_growth(&redis, 100);
+    // A good end saves the state; what comes after it goes on from there.
+    let host = host.stop().start();
+    host.wait_ready();
+    wait_growth(&redis, 100);
+    firing.stop().await;
+    host.wait_settled(0);
+    let counts: Vec<u64> = redis
+        .events(STREAM)
+        .iter()
+        .map(|event| event["X-Count"].as_str().unwrap().parse().unwrap())
+        .collect();
+    let expected: Vec<u64> = (1..=counts.len() as u64).collect();
+    let at = counts
+        .iter()
+        .zip(&expected)
+        .position(|(is, should)| is != should);
+    assert!(
+        counts == expected,
+        "from place {at:?} on: {:?}",
+        at.map(|at| &counts[at..counts.len().min(at + 5)])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_redis_is_away_is_quick_and_loses_nothing() {
+    let (switch, mut redis) = (switch().await, Redis::start_with(&DURABLE));
+    let host = setup(&switch, &redis).start();
+    host.wait_ready();
+    redis.kill();
+    wait_away(&host);
+    numbered::fire(&switch, 0..2_000);
+    let status = host.wait_status("all is received", |status| {
+        status["counts"]["inputs"] == 2_000
+    });
+    assert_eq!(status["counts"]["balanced"], true, "{status:#}");
+    let setup = host.stop();
+    redis.up();
+    let host = setup.start();
+    host.wait_status("all is delivered", |status| {
+        status["counts"]["delivered"] == 2_000
+    });
+    numbered::check(&redis, STREAM, 0..2_000);
+}
