@@ -17,14 +17,14 @@ use crate::admin::{self, View};
 use crate::config::{Config, EventsWanted};
 use crate::esl::{Intake, Subscription};
 use crate::filter::{Chain, Engine, Loader, Refusal};
-use crate::journal::{Disk, EPOCH, Found, Journal, JournalError, RealDisk};
+use crate::journal::JournalError;
 use crate::ledger::{Balance, Ledger};
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::pipeline::{Arrivals, Inputs, Outbox, Pipeline, Seen, Source};
+use crate::pipeline::{Arrivals, Inputs, Outbox, Pipeline, Seen};
 use crate::route::Routes;
 use crate::worker::Worker;
-use crate::writer::{Acknowledged, End, Letters, Place, Printer, Writer};
+use crate::writer::{End, Letters, Printer, Source, Writer};
 
 /// How long a stop may take to bring to Redis what is left; the rest stays in the journal.
 const STOP: Duration = Duration::from_secs(9);
@@ -45,9 +45,6 @@ pub enum AppError {
     /// The journal cannot be used: a matter of settings.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The journal was opened and cannot be read.
-    #[error("cannot read the journal")]
-    Backlog(#[source] std::io::Error),
     /// wasmtime does not start.
     #[error("cannot start the filter engine")]
     Engine(#[from] Refusal),
@@ -109,17 +106,16 @@ impl App {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let http = listener.local_addr().map_err(listen)?;
 
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let name = config.router.name.as_deref();
-        let (mut journal, found) = Journal::open(Arc::clone(&disk), &config.journal, name)?;
+        let mut inputs = Inputs::open(&config.journal, config.router.name.as_deref())?;
         let ledger = Arc::new(Ledger::default());
+        ledger.received(inputs.waiting());
         let arrivals = Arc::new(Arrivals::new(config.buffer.events, Arc::clone(&ledger)));
         let view = Arc::new(view(
             &config,
             output,
             ledger,
             Arc::clone(&arrivals),
-            &journal,
+            &inputs,
         ));
         let View {
             ledger,
@@ -129,31 +125,17 @@ impl App {
         } = &*view;
         let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
         let routes = Arc::new(routes);
-        let outbox = Arc::new(Outbox::new(
+        let outbox = Outbox::new(
             Arc::clone(&arrivals),
-            Source {
-                disk: Arc::clone(&disk),
-                dir: config.journal.dir.clone(),
-                routes: Arc::clone(&routes),
-                metrics: Arc::clone(metrics),
-            },
-            journal.progress(),
+            &inputs,
+            Arc::clone(&routes),
             config.journal.sync,
-            found.decided,
             Arc::clone(metrics),
-        ));
+        );
+        let outbox = Arc::new(outbox);
         let durable = Arc::clone(&outbox);
-        journal.on_durable(Box::new(move || durable.wake()));
-        let place = Place {
-            journal: journal.id().to_owned(),
-            begin: EPOCH - 1,
-            mark: mark_of(&found),
-            replayed: found.decided,
-            progress: journal.progress(),
-        };
-        let inputs = Inputs::open(journal, &found, disk, config.journal.dir.clone())
-            .map_err(AppError::Backlog)?;
-        ledger.received(inputs.waiting());
+        inputs.on_durable(move || durable.wake());
+        let source = Source::of(&inputs);
 
         let engine = Arc::new(Engine::new()?);
         let loader = Loader::new(Arc::clone(&engine), config.filters);
@@ -196,7 +178,7 @@ impl App {
                     settings: config.redis,
                     trim_interval: config.trim_interval,
                     host: host_name(),
-                    place,
+                    source,
                     routes,
                     outbox,
                     seen: Arc::clone(seen),
@@ -247,8 +229,8 @@ impl App {
         let died = tokio::select! {
             () = stop => None,
             _ = self.intake.join_next() => Some(AppError::Died("the intake")),
-            () = self.pipeline.ended() => Some(self.why_pipeline_ended()),
-            Some(ended) = self.writer.join_next() => Some(self.why_writer_ended(ended.ok())),
+            () = self.pipeline.ended() => Some(self.why("the pipeline", None)),
+            Some(ended) = self.writer.join_next() => Some(self.why("the writer", ended.ok())),
             () = self.loader.ended() => Some(AppError::Died("the loader")),
             _ = self.server.join_next() => Some(AppError::Died("the HTTP server")),
         };
@@ -304,24 +286,19 @@ impl App {
         }
     }
 
-    fn why_pipeline_ended(&self) -> AppError {
+    /// Why the pipeline or the writer ended by itself; a pipeline that ends takes the writer with it.
+    fn why(&self, part: &'static str, end: Option<End>) -> AppError {
         let seen = &self.view.seen;
-        match (seen.router.get(), seen.other_switch.get()) {
-            (Some(known), Some(found)) => AppError::OtherSwitch {
+        match (end, seen.router.get(), seen.other_switch.get()) {
+            (Some(End::Foreign { owner }), Some(router), _) => AppError::Owned {
+                router: router.clone(),
+                owner,
+            },
+            (_, Some(known), Some(found)) => AppError::OtherSwitch {
                 known: known.clone(),
                 found: found.clone(),
             },
-            _ => AppError::Died("the pipeline"),
-        }
-    }
-
-    fn why_writer_ended(&self, end: Option<End>) -> AppError {
-        match end {
-            Some(End::Foreign { owner }) => AppError::Owned {
-                router: self.view.seen.router.get().cloned().unwrap_or_default(),
-                owner,
-            },
-            _ => AppError::Died("the writer"),
+            _ => AppError::Died(part),
         }
     }
 }
@@ -332,7 +309,7 @@ fn view(
     output: Output,
     ledger: Arc<Ledger>,
     arrivals: Arc<Arrivals>,
-    journal: &Journal,
+    inputs: &Inputs,
 ) -> View {
     let link = |name, peer| Arc::new(Link::new(name, peer, config.esl.alarm_after));
     let esl = link("esl", format!("{}:{}", config.esl.host, config.esl.port));
@@ -343,8 +320,8 @@ fn view(
     let redis = link("redis", redis);
     let books = (Arc::clone(&ledger), Arc::clone(&esl), Arc::clone(&redis));
     let metrics = Arc::new(Metrics::new(&config.limits, books.0, books.1, books.2));
-    let seen = Arc::new(Seen::of(journal.id()));
-    if let Some(name) = config.router.name.as_deref().or(journal.router()) {
+    let seen = Arc::new(Seen::of(inputs.id()));
+    if let Some(name) = config.router.name.as_deref().or(inputs.router()) {
         seen.router.get_or_init(|| name.to_owned());
     }
     View {
@@ -357,13 +334,6 @@ fn view(
         started: Instant::now(),
         token: config.http.token.clone(),
     }
-}
-
-/// What Redis is known to have.
-fn mark_of(found: &Found) -> Acknowledged {
-    let mark = found.mark.as_ref();
-    mark.and_then(|mark| Acknowledged::decode(&mark.payload))
-        .unwrap_or_default()
 }
 
 /// For the owner's key, where people read it.

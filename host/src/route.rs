@@ -186,11 +186,18 @@ impl Routes {
         }
     }
 
-    /// All streams with a limit on age, the unlisted ones included.
+    /// All streams that are known, those included that only filters named.
+    pub fn known(&self) -> Vec<Arc<Stream>> {
+        let unlisted = self.lock();
+        let all = self.streams.values().chain(unlisted.values());
+        all.cloned().collect()
+    }
+
+    /// Those with a limit on age.
     pub fn expiring(&self) -> Vec<(Arc<Stream>, Duration)> {
-        let unlisted: Vec<Arc<Stream>> = self.lock().values().cloned().collect();
-        let all = self.streams.values().cloned().chain(unlisted);
-        all.filter_map(|stream| Some((Arc::clone(&stream), stream.expire?)))
+        let known = self.known().into_iter();
+        known
+            .filter_map(|stream| Some((Arc::clone(&stream), stream.expire?)))
             .collect()
     }
 

@@ -141,14 +141,19 @@ async fn behind_proxy() -> (Arc<Simulator>, Redis, Proxy, Host) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_killed_between_exec_and_its_reply_repeats_nothing() {
     let (switch, redis, proxy, host) = behind_proxy().await;
-    proxy.hold_replies(true);
+    proxy.hold_batches();
     numbered::fire(&switch, 10..20);
+    proxy.wait_held(0);
+    proxy.hold_replies(true);
+    proxy.let_go(0);
     wait_for("Redis has them", || {
         (redis.ask::<u64>(&["XLEN", STREAM]) == 20).then_some(())
     });
     let setup = host.kill();
     proxy.hold_replies(false);
+    let next = proxy.connections();
     let host = setup.start();
+    proxy.let_go(next);
     host.wait_ready();
     numbered::fire(&switch, 20..30);
     host.wait_status("the new ones are delivered", |status| {

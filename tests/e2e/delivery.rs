@@ -362,35 +362,3 @@ async fn a_redis_that_hangs_never_stops_the_intake() {
         "each once: {status:#}"
     );
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_full_buffer_cannot_hold_is_counted_and_the_newest_is_kept() {
-    let (switch, mut redis) = (switch().await, Redis::start());
-    let setup = Setup::new(switch.addr(), &redis).env("BUFFER_SIZE", "500");
-    let host = setup.env("REDIS_REMOTE_WRITE_TIMEOUT", "300ms").start();
-    host.wait_ready();
-    redis.kill();
-    numbered::fire(&switch, 0..5_000);
-    host.wait_status("all is read", |status| status["counts"]["inputs"] == 5_000);
-    redis.up();
-    let status = host.wait_settled(5_000);
-    let lost = status["counts"]["lost_by"]["buffer_full"].as_u64().unwrap();
-    assert!(lost > 0, "there was no room for all: {status:#}");
-    assert_eq!(
-        status["counts"]["delivered"],
-        5_000 - lost,
-        "what is not lost is delivered: {status:#}"
-    );
-    let kept = numbered::in_stream(&redis, STREAM);
-    assert_eq!(kept.len() as u64, 5_000 - lost, "each once");
-    assert!(kept.is_sorted(), "in order");
-    assert!(
-        kept.ends_with(&(4_500..5_000).collect::<Vec<u64>>()),
-        "the newest are kept"
-    );
-    assert!(
-        host.log()
-            .contains("buffer full: the oldest events are lost"),
-        "it is said aloud"
-    );
-}

@@ -195,6 +195,7 @@ async fn a_tick_gives_a_filter_time_without_any_event() {
     let scene = Scene::start(|setup| {
         setup
             .config(streams)
+            .env("JACKFIELD_ROUTER_NAME", "no-event-tells-it")
             .filter("10-tick", "hostile", "attack = \"tick\"\ntick_ms = 20\n")
     })
     .await;

@@ -419,6 +419,7 @@ async fn events_may_come_before_the_reply_to_the_subscription() {
         event(0) + &reply("+OK event listener enabled json") + &event(1),
     ]);
     let setup = setup(address, &redis).env("EVENTS_TO_PUBLISH", "NONE");
+    let setup = setup.env("JACKFIELD_ROUTER_NAME", "no-event-tells-it");
     let host = setup.env("EVENTS_TO_PUSH", "DTMF").start();
     let status = host.wait_settled(2);
     numbered::check(&redis, STREAM, 0..2);

@@ -323,7 +323,7 @@ async fn a_forbidden_key_makes_dead_letters_and_stops_no_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_even_the_dead_letters_do_not_take_is_counted_as_lost() {
+async fn what_even_the_dead_letters_of_redis_do_not_take_is_kept_on_disk() {
     let (switch, redis) = (switch().await, Redis::start());
     redis.ask::<()>(&["MSET", STREAM, "somebody else's", DEAD, "this too"]);
     let host = setup(&switch, &redis).start();
@@ -334,14 +334,27 @@ async fn what_even_the_dead_letters_do_not_take_is_counted_as_lost() {
     let status = host.wait_settled(101);
     let counts = &status["counts"];
     assert_eq!(
-        counts["lost_by"]["dead_letter_refused"], 51,
-        "with its cause: {status:#}"
+        (&counts["dead_lettered"], &counts["lost"]),
+        (&51.into(), &0.into()),
+        "{status:#}"
     );
     assert_eq!(
         counts["delivered"], 50,
-        "the neighbours are delivered: {status:#}"
+        "the neighbors are delivered: {status:#}"
     );
     numbered::check(&redis, JOBS, 0..50);
+    let letters = std::fs::read_to_string(host.journal().join("dead-letters.jsonl")).unwrap();
+    let letters: Vec<Value> = letters
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(letters.len(), 51, "one a line");
+    for (number, letter) in letters.iter().take(50).enumerate() {
+        let event: Value = serde_json::from_str(letter["event"].as_str().unwrap()).unwrap();
+        assert_eq!(event["Number"], number.to_string(), "in order: {letter:#}");
+        assert_eq!(letter["streams"], STREAM, "where it was to go");
+    }
+    assert_eq!(letters[50]["frame"], "x", "as it came");
 }
 
 #[tokio::test(flavor = "multi_thread")]

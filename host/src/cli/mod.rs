@@ -54,6 +54,9 @@ enum Command {
     #[command(after_help = "Example:\n  jackfield health")]
     Health(health::Health),
     /// List, show and replay the events that could not be handled.
+    #[command(
+        after_help = "Examples:\n  jackfield dead list\n  jackfield dead show local:3\n  jackfield dead replay --all"
+    )]
     Dead(dead::Dead),
     /// Run everything at once: a simulated FreeSWITCH, a private redis-server, the filters of this checkout, the host.
     #[command(

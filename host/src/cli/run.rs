@@ -103,10 +103,15 @@ pub(super) fn start_log(log: Log) {
     registry().with(lines.with_filter(levels)).init();
 }
 
+/// Sent by a write beyond a file size limit (`ulimit -f`); its default ends the process. Handled, the write fails like that of a
+/// full disk, and the journal copes.
+const SIGXFSZ: i32 = 25;
+
 /// SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -114,6 +119,7 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
 

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use crate::clock::now_us;
 use crate::config;
 use crate::journal::disk::{Disk, Lock};
-use crate::journal::format::{EPOCH, Head, Header, Kind, Lsn, push_record};
-use crate::journal::kept::{Kept, Segment};
-use crate::journal::pending::{Pending, Piece, Written};
+use crate::journal::format::{EPOCH, Head, Kind, Lsn};
+use crate::journal::kept::Kept;
+use crate::journal::pending::{Pending, Reach, Written};
 use crate::journal::recover::Survey;
-use crate::journal::sync::{Progress, Syncer, Target};
+use crate::journal::sync::{Progress, Syncer};
+use crate::journal::write::{Current, Refusal};
 
 /// Segments of one journal, so that room is given back in steps of an eighth.
 const SEGMENTS: u64 = 8;
@@ -28,48 +29,32 @@ const SEGMENT_SIZES: (u64, u64) = (1 << 20, 64 << 20);
 /// How long a failing disk is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What was appended since the last successful write is not in the journal (a part of it may be, which harms nobody).
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write the journal")]
-pub struct WriteError {
-    /// What the system said; while a failing disk is left alone, what it said last.
-    pub source: io::Error,
-}
-
-/// What a write did besides writing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wrote {
-    /// Events that nobody had taken and that are gone, because the journal was full; since the last successful write.
-    pub lost: u64,
-    /// The first number that is still kept.
-    pub skip_to: Lsn,
-}
-
 /// The open journal, its one writer.
 #[derive(Debug)]
 pub struct Journal {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
     /// In hexadecimal.
-    id: String,
-    id_bytes: [u8; 16],
-    router: Option<String>,
-    first: Lsn,
-    next: Lsn,
+    pub(super) id: String,
+    pub(super) id_bytes: [u8; 16],
+    pub(super) router: Option<String>,
+    pub(super) first: Lsn,
+    pub(super) next: Lsn,
     /// The last input of earlier opens.
-    last_before: Lsn,
-    segment_size: u64,
-    pending: Pending,
-    written: Written,
-    current: Option<Current>,
-    kept: Kept,
-    refusal: Option<Refusal>,
+    pub(super) last_before: Lsn,
+    pub(super) segment_size: u64,
+    pub(super) pending: Pending,
+    pub(super) written: Written,
+    pub(super) reach: Reach,
+    pub(super) current: Option<Current>,
+    pub(super) kept: Kept,
+    pub(super) refusal: Option<Refusal>,
     /// Something was appended while writes were refused, so the next write is refused too.
-    refused: bool,
-    retry: Duration,
-    progress: Arc<Progress>,
+    pub(super) refused: bool,
+    pub(super) retry: Duration,
+    pub(super) progress: Arc<Progress>,
     /// None: [`config::Sync::Never`].
-    syncer: Option<Syncer>,
+    pub(super) syncer: Option<Syncer>,
     /// Let go of last.
     _lock: Lock,
 }
@@ -81,23 +66,6 @@ pub(super) struct Parts {
     /// None: [`config::Sync::Never`].
     pub(super) syncer: Option<Syncer>,
     pub(super) lock: Lock,
-}
-
-/// The segment that is written.
-#[derive(Debug)]
-struct Current {
-    target: Arc<Target>,
-    /// Its first bytes: header and repeated mark.
-    opening: u64,
-    used: u64,
-    size: u64,
-}
-
-#[derive(Debug)]
-struct Refusal {
-    until: Instant,
-    kind: io::ErrorKind,
-    code: Option<i32>,
 }
 
 impl Journal {
@@ -116,7 +84,7 @@ impl Journal {
         let kept = Kept::new(
             Arc::clone(&disk),
             settings,
-            survey.segments,
+            (survey.segments, first),
             Arc::clone(&progress),
         );
         Journal {
@@ -132,8 +100,11 @@ impl Journal {
             pending: Pending::default(),
             written: Written {
                 last: first - 1,
-                decided: survey.found.decided,
                 mark: survey.found.mark,
+            },
+            reach: Reach {
+                last: first - 1,
+                decided: survey.found.decided,
             },
             current: None,
             kept,
@@ -153,7 +124,7 @@ impl Journal {
         if let Some(syncer) = &self.syncer {
             syncer
                 .shared()
-                .settle(&self.kept.paths(), self.written.decided);
+                .settle(&self.kept.paths(), self.reach.decided);
         }
         self.begin_segment(0)?;
         if let Some(current) = &self.current {
@@ -245,36 +216,6 @@ impl Journal {
         refusal.is_some_and(|refusal| Instant::now() < refusal.until)
     }
 
-    /// Writes what was appended. `taken` is the last input that the pipeline has taken: what is lost from a full journal
-    /// counts only above it. After an error the journal has forgotten what was appended since the last successful write.
-    pub fn write(&mut self, taken: Lsn) -> Result<Wrote, WriteError> {
-        let refused = std::mem::take(&mut self.refused) || self.is_refusing();
-        if refused && let Some(refusal) = &self.refusal {
-            let source = refusal.error();
-            self.pending.clear();
-            return Err(WriteError { source });
-        }
-        let mut pending = std::mem::take(&mut self.pending);
-        let before = self.written.clone();
-        let outcome = self.write_pieces(&pending, taken);
-        pending.clear();
-        self.pending = pending;
-        if let Err(source) = outcome {
-            self.written = before;
-            self.refusal = Some(Refusal {
-                until: Instant::now() + self.retry,
-                kind: source.kind(),
-                code: source.raw_os_error(),
-            });
-            return Err(WriteError { source });
-        }
-        self.refusal = None;
-        Ok(Wrote {
-            lost: self.kept.take_lost(),
-            skip_to: self.oldest(),
-        })
-    }
-
     /// Redis has everything up to `lsn`. It may be less than it was.
     pub fn committed(&mut self, lsn: Lsn) {
         // Nothing lies between what earlier opens left and our first number.
@@ -324,9 +265,7 @@ impl Journal {
         if let Some(current) = self.current.take() {
             self.kept.cut_last(current.used);
             if let Some(syncer) = &self.syncer {
-                syncer
-                    .shared()
-                    .written(&current.target, self.written.decided);
+                syncer.shared().written(&current.target, self.reach.decided);
             } else if let Err(error) = current.target.file.sync() {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -363,127 +302,6 @@ impl Journal {
         if !self.refused {
             self.pending.push(head, payload);
         }
-    }
-
-    fn write_pieces(&mut self, pending: &Pending, taken: Lsn) -> io::Result<()> {
-        let opening = self.opening().len() as u64;
-        let capacity = self.segment_size.saturating_sub(opening);
-        let mut next = pending.piece_after(None, capacity);
-        while let Some(piece) = next {
-            self.write_piece(pending, &piece, taken)?;
-            pending.note(&piece, &mut self.written);
-            if let (Some(syncer), Some(current)) = (&self.syncer, &self.current) {
-                syncer
-                    .shared()
-                    .written(&current.target, self.written.decided);
-            }
-            next = pending.piece_after(Some(&piece), capacity);
-        }
-        Ok(())
-    }
-
-    /// Writes the piece into one segment; if that fails, once more into a new one.
-    fn write_piece(&mut self, pending: &Pending, piece: &Piece, taken: Lsn) -> io::Result<()> {
-        let bytes = pending.bytes(piece);
-        if !self.has_room(bytes.len() as u64) {
-            self.roll(bytes.len() as u64, taken)?;
-        }
-        let Err(error) = self.write_here(bytes) else {
-            return Ok(());
-        };
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "a segment of the journal is abandoned: it cannot be written"
-        );
-        self.roll(bytes.len() as u64, taken)?;
-        self.write_here(bytes)
-    }
-
-    fn has_room(&self, need: u64) -> bool {
-        let current = self.current.as_ref();
-        current.is_some_and(|current| {
-            !current.target.is_poisoned() && current.used + need <= current.size
-        })
-    }
-
-    /// Writes into the current segment, or leaves it for good.
-    fn write_here(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(current) = &mut self.current else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        match current.target.file.write_at(bytes, current.used) {
-            Ok(()) => current.used += bytes.len() as u64,
-            Err(error) => {
-                let (used, is_empty) = (current.used, current.used == current.opening);
-                self.current = None;
-                // The first segment's name is what keeps our numbers from being given again.
-                if is_empty && self.kept.last_number() != self.first {
-                    self.kept.drop_last();
-                } else {
-                    self.kept.cut_last(used);
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn roll(&mut self, need: u64, taken: Lsn) -> io::Result<()> {
-        if let Some(current) = self.current.take_if(|current| current.target.is_poisoned()) {
-            self.kept.cut_last(current.used);
-        }
-        let size = self.opening().len() as u64 + need;
-        self.kept.make_room(size.max(self.segment_size), taken)?;
-        self.begin_segment(need)
-    }
-
-    fn begin_segment(&mut self, need: u64) -> io::Result<()> {
-        let opening = self.opening();
-        let used = opening.len() as u64;
-        let size = self.segment_size.max(used + need);
-        let first = self.written.last + 1;
-        let number = first.max(self.kept.last_number() + 1);
-        let file = self.disk.create(&self.kept.path(number), size)?;
-        self.kept.push(Segment::new(number, first, size));
-        if let Err(error) = file.write_at(&opening, 0) {
-            self.kept.drop_last();
-            return Err(error);
-        }
-        let target = Target::new(file);
-        if let Some(syncer) = &self.syncer {
-            syncer.shared().made();
-        }
-        self.current = Some(Current {
-            target,
-            opening: used,
-            used,
-            size,
-        });
-        Ok(())
-    }
-
-    /// What a new segment starts with: its header and the newest mark.
-    fn opening(&self) -> Vec<u8> {
-        let header = Header {
-            id: self.id_bytes,
-            first: self.written.last + 1,
-            decided: self.written.decided,
-            created_us: now_us(),
-            router: self.router.clone().unwrap_or_default(),
-        };
-        let mut opening = header.encode();
-        if let Some(mark) = &self.written.mark {
-            // It was encoded before, so it is not too long.
-            push_record(&mut opening, &mark.head, &mark.payload);
-        }
-        opening
-    }
-}
-
-impl Refusal {
-    fn error(&self) -> io::Error {
-        self.code
-            .map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
     }
 }
 

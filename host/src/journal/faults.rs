@@ -107,7 +107,7 @@ impl FaultyDisk {
     pub(super) fn cut_power(&self, seed: u64) {
         let mut dice = Dice(seed | 1);
         let mut state = self.state();
-        let kept = dice.below(state.unsynced_names.len() as u64 + 1) as usize;
+        let kept = dice.below(state.unsynced_names.len() + 1);
         let changes: Vec<_> = state.unsynced_names.drain(..).take(kept).collect();
         for (name, file) in changes {
             match file {
@@ -121,7 +121,7 @@ impl FaultyDisk {
                 match (change, dice.below(3)) {
                     (change, 0) => change.apply(&mut file.synced, usize::MAX),
                     (Change::Write(at, bytes), 1) => {
-                        let part = dice.below(bytes.len() as u64 + 1) as usize;
+                        let part = dice.below(bytes.len() + 1);
                         Change::Write(at, bytes).apply(&mut file.synced, part);
                     }
                     _ => {}
@@ -249,7 +249,7 @@ impl DiskFile for FaultyFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.0.lock().expect("not poisoned");
         let content = &state.files[self.1].content;
-        let rest = content.get(offset as usize..).unwrap_or_default();
+        let rest = content.get(index(offset)..).unwrap_or_default();
         let length = rest.len().min(into.len());
         into[..length].copy_from_slice(&rest[..length]);
         Ok(length)
@@ -327,10 +327,10 @@ impl Change {
     /// Makes the change, a write up to its first `length` bytes.
     fn apply(&self, content: &mut Vec<u8>, length: usize) {
         match self {
-            Change::Length(size) => content.resize(*size as usize, 0),
+            Change::Length(size) => content.resize(index(*size), 0),
             Change::Write(at, bytes) => {
                 let bytes = &bytes[..length.min(bytes.len())];
-                let at = *at as usize;
+                let at = index(*at);
                 if content.len() < at + bytes.len() {
                     content.resize(at + bytes.len(), 0);
                 }
@@ -341,15 +341,19 @@ impl Change {
 }
 
 /// Numbers that only look random: xorshift64.
-pub(super) struct Dice(pub(super) u64);
+struct Dice(u64);
 
 impl Dice {
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
+        index(self.0 >> 11) % limit
     }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("a small file")
 }
 
 fn name_of(path: &Path) -> String {

@@ -23,6 +23,8 @@ pub(super) struct Segment {
     pub(super) first: Lsn,
     /// Bytes on disk.
     pub(super) size: u64,
+    /// Of them those that stay when it is emptied: header and repeated mark, 0 in segments of earlier opens.
+    opening: u64,
     /// Since when all its inputs have been committed, as far as [`Kept::tidy`] saw.
     committed_since: Option<Instant>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Kept {
     dir: PathBuf,
     max_size: u64,
     retain: Duration,
+    /// The first number of this open.
+    opened: Lsn,
     segments: VecDeque<Segment>,
     /// Redis has everything up to here.
     committed: Lsn,
@@ -45,11 +49,12 @@ pub(super) struct Kept {
 }
 
 impl Segment {
-    pub(super) fn new(number: Lsn, first: Lsn, size: u64) -> Segment {
+    pub(super) fn new(number: Lsn, first: Lsn, size: u64, opening: u64) -> Segment {
         Segment {
             number,
             first,
             size,
+            opening,
             committed_since: None,
         }
     }
@@ -59,7 +64,7 @@ impl Kept {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         settings: &crate::config::Journal,
-        segments: Vec<Segment>,
+        (segments, opened): (Vec<Segment>, Lsn),
         progress: Arc<Progress>,
     ) -> Kept {
         Kept {
@@ -67,6 +72,7 @@ impl Kept {
             dir: settings.dir.clone(),
             max_size: settings.max_size,
             retain: settings.retain,
+            opened,
             segments: segments.into(),
             committed: 0,
             progress,
@@ -113,23 +119,35 @@ impl Kept {
         }
     }
 
-    /// Deletes the newest segment, which holds nothing. If that fails it stays, harmlessly.
-    pub(super) fn drop_last(&mut self) {
-        let number = self.last_number();
-        if self.disk.remove(&self.path(number)).is_ok() {
-            self.segments.pop_back();
-            self.publish();
-        }
-    }
-
-    /// Deletes these segments, which hold nothing. What cannot be deleted stays, harmlessly.
+    /// Deletes these segments, whose records do not count; empties those that cannot be deleted, and the last one of this
+    /// open, whose name keeps our numbers from being given again.
     pub(super) fn drop_all(&mut self, numbers: &[Lsn]) {
-        let (disk, dir) = (&self.disk, &self.dir);
-        self.segments.retain(|segment| {
+        let (disk, dir, opened) = (&self.disk, &self.dir, self.opened);
+        let is_ours = |segment: &Segment| segment.number >= opened;
+        let mut ours = self.segments.iter().filter(|kept| is_ours(kept)).count();
+        self.segments.retain_mut(|segment| {
+            if !numbers.contains(&segment.number) {
+                return true;
+            }
             let path = dir.join(file_name(segment.number));
-            !(numbers.contains(&segment.number) && disk.remove(&path).is_ok())
+            let is_last = is_ours(segment) && ours == 1;
+            if !is_last && disk.remove(&path).is_ok() {
+                ours -= usize::from(is_ours(segment));
+                return false;
+            }
+            if disk.truncate(&path, segment.opening).is_ok() {
+                segment.size = segment.opening;
+            }
+            true
         });
         self.publish();
+    }
+
+    /// The same for all segments after this one.
+    pub(super) fn drop_after(&mut self, number: Lsn) {
+        let numbers = self.segments.iter().map(|segment| segment.number);
+        let later: Vec<Lsn> = numbers.filter(|later| *later > number).collect();
+        self.drop_all(&later);
     }
 
     /// Redis has everything up to `lsn`; less than before if it came back with less.

@@ -15,6 +15,7 @@ mod open;
 mod pending;
 mod recover;
 mod sync;
+mod write;
 
 mod reader;
 mod scan;
@@ -28,10 +29,11 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use append::{Journal, WriteError, Wrote};
+pub use append::Journal;
 pub use disk::{Disk, DiskFile, Lock, RealDisk};
 pub use format::{EPOCH, Head, Kind, Lsn, Record};
 pub use open::JournalError;
 pub use reader::Reader;
 pub use recover::Found;
 pub use sync::Progress;
+pub use write::{WriteError, Wrote};

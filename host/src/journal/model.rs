@@ -78,10 +78,15 @@ struct Model {
     committed: Lsn,
     /// A write has failed in this process, so that copies may lie about.
     disowned: bool,
+    oldest: Lsn,
     /// Lost by writes that failed then.
     lost: u64,
+    /// A process ended after a failed write: what that left half done was nobody's, and its loss is not counted.
+    strays: bool,
     /// A write may have stayed half done with a later one behind it, which looks like damage.
     torn: bool,
+    /// What was not synced then may never be.
+    sync_failed: bool,
     serial: u64,
 }
 
@@ -106,8 +111,11 @@ impl Model {
             highest: 0,
             committed: 0,
             disowned: false,
+            oldest: 0,
             lost: 0,
+            strays: false,
             torn: false,
+            sync_failed: false,
             serial: 0,
         };
         model.reopen();
@@ -240,7 +248,11 @@ impl Model {
         if let Ok(wrote) = outcome {
             assert_eq!(wrote.skip_to, oldest, "where to go on");
             let lost = std::mem::take(&mut self.lost);
-            assert_eq!(wrote.lost, lost, "events lost, failed writes' included");
+            assert!(
+                wrote.lost == lost || self.strays && wrote.lost < lost,
+                "{} events lost, not {lost}, failed writes' included",
+                wrote.lost
+            );
         }
     }
 
@@ -266,6 +278,14 @@ impl Model {
     }
 
     fn forget_below(&mut self, oldest: Lsn) {
+        if oldest > self.oldest
+            && let Some(mark) = &mut self.mark
+            && mark.safe == Safe::Synced
+        {
+            // What is left of it is the copy in a later segment, which may not be synced.
+            mark.safe = Safe::Written;
+        }
+        self.oldest = oldest;
         for (_, known) in self.inputs.range_mut(..oldest) {
             known.safe = Safe::Perhaps;
         }
@@ -291,6 +311,7 @@ impl Model {
         let before = self.journal().progress().poisoned();
         self.journal().sync_now();
         let failed = self.journal().progress().poisoned() > before;
+        self.sync_failed |= failed;
         let now = if failed {
             Safe::Unsyncable
         } else {
@@ -375,7 +396,7 @@ impl Model {
         let last = inputs.last().map_or(0, |record| record.head.lsn);
         let decided = decisions.last().map_or(0, |record| record.head.lsn);
         assert!(found.last <= last, "no input was found that is not there");
-        if !self.disowned {
+        if !self.disowned && !self.strays {
             assert_eq!(found.last, last, "the last input");
             assert!(
                 decided == 0 || found.decided == decided,
@@ -383,9 +404,15 @@ impl Model {
             );
         }
         self.check_mark(found.mark, spared);
-        settle(&mut self.inputs, &inputs);
-        settle(&mut self.decisions, &decisions);
+        let now = if self.sync_failed {
+            Safe::Unsyncable
+        } else {
+            Safe::Synced
+        };
+        settle(&mut self.inputs, &inputs, now);
+        settle(&mut self.decisions, &decisions, now);
         self.decided = found.decided;
+        self.strays |= self.disowned;
         self.disowned = false;
         self.lost = 0;
         let committed = self.committed.min(self.decided);
@@ -403,7 +430,11 @@ impl Model {
         self.mark = found.map(|record| Known {
             head: record.head,
             payload: record.payload,
-            safe: Safe::Synced,
+            safe: if self.sync_failed {
+                Safe::Unsyncable
+            } else {
+                Safe::Synced
+            },
         });
     }
 
@@ -418,7 +449,11 @@ impl Model {
             Op::Tidy(seconds) => self.tidy(seconds),
             Op::Look(permille) => self.look(permille),
             Op::Close => {
-                self.journal.take().expect("open").close();
+                let journal = self.journal.take().expect("open");
+                let progress = journal.progress();
+                let before = progress.poisoned();
+                journal.close();
+                self.sync_failed |= progress.poisoned() > before;
                 self.reopen();
             }
             Op::Kill => self.reopen(),
@@ -469,15 +504,15 @@ fn check(read: &[Record], known: &BTreeMap<Lsn, Known>, after: Lsn, spared: Safe
     }
 }
 
-/// What is on disk now is safe, because an open syncs it; the rest may come back at most.
-fn settle(known: &mut BTreeMap<Lsn, Known>, read: &[Record]) {
-    for known in known.values_mut() {
-        known.safe = Safe::Perhaps;
-    }
-    for record in read {
-        if let Some(known) = known.get_mut(&record.head.lsn) {
-            known.safe = Safe::Synced;
-        }
+/// What is on disk now is as safe as an open can make it; the rest may come back at most.
+fn settle(known: &mut BTreeMap<Lsn, Known>, read: &[Record], now: Safe) {
+    for (lsn, known) in known {
+        let is_there = read.iter().any(|record| record.head.lsn == *lsn);
+        known.safe = match (is_there, known.safe) {
+            (false, _) => Safe::Perhaps,
+            (true, Safe::Synced) => Safe::Synced,
+            (true, _) => now,
+        };
     }
 }
 
@@ -520,7 +555,6 @@ fn faults() -> impl Strategy<Value = Op> {
         4 => Just(Call::Write),
         2 => Just(Call::Sync),
         1 => Just(Call::Remove),
-        1 => Just(Call::Truncate),
     ];
     let code = prop_oneof![Just(ENOSPC), Just(EIO)];
     (call, 1..4_u32, code, 0..2000_usize)
@@ -536,7 +570,7 @@ fn run(ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
     #[test]
     fn what_was_written_survives_every_end(

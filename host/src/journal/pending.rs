@@ -37,10 +37,26 @@ pub(super) struct Piece {
 pub(super) struct Written {
     /// The last input.
     pub(super) last: Lsn,
-    /// The highest decision, 0 for none.
-    pub(super) decided: Lsn,
     /// The newest mark.
     pub(super) mark: Option<Record>,
+}
+
+/// The highest numbers that are in the files, or may be because their write failed half way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reach {
+    /// Of an input.
+    pub(super) last: Lsn,
+    /// Of a decision, 0 for none.
+    pub(super) decided: Lsn,
+}
+
+impl Reach {
+    pub(super) fn max(self, other: Reach) -> Reach {
+        Reach {
+            last: self.last.max(other.last),
+            decided: self.decided.max(other.decided),
+        }
+    }
 }
 
 impl Pending {
@@ -85,6 +101,20 @@ impl Pending {
         self.bytes.get(piece.bytes.clone()).unwrap_or_default()
     }
 
+    /// The highest numbers in a piece.
+    pub(super) fn reach(&self, piece: &Piece) -> Reach {
+        let records = self.records.get(piece.records.clone()).unwrap_or_default();
+        let mut reach = Reach::default();
+        for Placed { head, .. } in records {
+            if head.kind.is_input() {
+                reach.last = reach.last.max(head.lsn);
+            } else if head.kind == Kind::Decision {
+                reach.decided = reach.decided.max(head.lsn);
+            }
+        }
+        reach
+    }
+
     /// Takes down that a piece is in the files now.
     pub(super) fn note(&self, piece: &Piece, written: &mut Written) {
         let records = self.records.get(piece.records.clone()).unwrap_or_default();
@@ -92,7 +122,6 @@ impl Pending {
         for record in records {
             let head = record.head;
             match head.kind {
-                Kind::Decision => written.decided = written.decided.max(head.lsn),
                 Kind::Mark => {
                     let payload = start + HEAD..start + HEAD + record.payload;
                     let payload = self.bytes.get(payload).unwrap_or_default();

@@ -71,7 +71,7 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey, JournalError
             },
         };
         survey.highest = survey.highest.max(number);
-        survey.segments.push(Segment::new(number, first, size));
+        survey.segments.push(Segment::new(number, first, size, 0));
         // Not the scan itself: each holds a buffer.
         scans.push((file, number));
     }

@@ -87,10 +87,13 @@ impl Scan {
 
     /// The next valid record. None: the end of what is there now; to be asked again when more was written.
     pub(super) fn advance(&mut self) -> io::Result<Option<Met>> {
+        let mut looked_again = false;
         loop {
             match self.look()? {
                 Place::Header(length) => self.position = length as u64,
                 Place::Record(measured) => return Ok(Some(self.pass(&measured))),
+                // What was blank when the chunk was read may have been written since.
+                Place::Blank if !std::mem::replace(&mut looked_again, true) => self.buffer.clear(),
                 Place::Blank => break,
                 Place::Bad => {
                     let Some(next) = self.next_valid()? else {

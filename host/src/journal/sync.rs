@@ -219,14 +219,15 @@ impl Shared {
     /// Syncs what is dirty now, without holding the lock.
     pub(super) fn round(&self) {
         let mut work = self.lock();
+        if work.dirty.is_empty() {
+            return;
+        }
         let dirty = std::mem::take(&mut work.dirty);
         let dir = std::mem::take(&mut work.dir);
         let decided = work.decided;
         drop(work);
-        if dirty.is_empty() {
-            return;
-        }
         if dir && let Err(error) = self.disk.sync_dir(&self.dir) {
+            self.lock().dir = true;
             self.count(&error);
         }
         for target in dirty.iter().filter(|target| !target.is_poisoned()) {

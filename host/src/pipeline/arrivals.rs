@@ -45,7 +45,7 @@ impl Arrival {
     }
 
     /// A dead letter for another try.
-    fn own(event: Bytes) -> Arrival {
+    pub(super) fn own(event: Bytes) -> Arrival {
         Arrival {
             kind: Kind::Replay,
             bytes: event,

@@ -4,20 +4,25 @@
 //! Memory is bounded whatever the backlog. While the disk takes nothing, inputs stay in memory until they are taken.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::arrivals::Arrival;
-use super::decision::format;
-use crate::journal::{Disk, Found, Journal, Kind, Lsn, Reader, Record};
+use crate::config;
+use crate::journal::{
+    Disk, Found, Journal, JournalError, Kind, Lsn, Progress, Reader, RealDisk, Record,
+};
 
 /// Inputs kept in memory for a pipeline that is not far behind.
 const FRESH: usize = 1_024;
 /// Bytes of them.
 const FRESH_BYTES: usize = 4 << 20;
+
+/// A reader that is behind by more inputs than this is made anew: finding the place costs reading half a segment.
+const NEAR: Lsn = 8 * FRESH as Lsn;
 
 /// One input, in the journal unless the disk is full.
 #[derive(Clone, Debug)]
@@ -50,7 +55,8 @@ pub struct Inputs {
     fresh_bytes: usize,
     /// What was appended since the last write.
     unwritten: Vec<(Lsn, Option<oneshot::Sender<Lsn>>)>,
-    behind: Option<Reader>,
+    behind: Option<Behind>,
+    mark: Option<Record>,
     last: Lsn,
     taken: Lsn,
     /// Events that were not taken yet.
@@ -60,17 +66,23 @@ pub struct Inputs {
     unjournaled: Option<Lsn>,
 }
 
+/// A place in the journal that the pipeline reads from.
+struct Behind {
+    reader: Reader,
+    /// What it gave last.
+    at: Lsn,
+}
+
 impl Inputs {
-    /// Goes on where the journal's decisions end; `waiting` counts the events after that.
-    pub fn open(
-        journal: Journal,
-        found: &Found,
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
-    ) -> std::io::Result<Inputs> {
+    /// Opens the journal, and goes on where its decisions end.
+    pub fn open(settings: &config::Journal, router: Option<&str>) -> Result<Inputs, JournalError> {
+        let (disk, dir) = (Arc::new(RealDisk), settings.dir.clone());
+        let (journal, found) = Journal::open(Arc::clone(&disk) as _, settings, router)?;
+        let taken = decided(&found, &(Arc::clone(&disk) as _), &dir);
         let mut inputs = Inputs {
-            last: found.last.max(found.decided),
-            taken: found.decided,
+            last: found.last.max(taken),
+            mark: found.mark,
+            taken,
             waiting: 0,
             journal,
             disk,
@@ -82,11 +94,53 @@ impl Inputs {
             trouble: None,
             unjournaled: None,
         };
-        let mut undecided = inputs.after(found.decided);
-        while let Some(input) = undecided.next()? {
-            inputs.waiting += u64::from(is_event(input.head.kind));
-        }
+        inputs.waiting = inputs.count_undecided();
         Ok(inputs)
+    }
+
+    /// What cannot be read now, cannot be when its turn comes: it is no event that waits.
+    fn count_undecided(&self) -> u64 {
+        let (mut undecided, mut events) = (self.after(self.taken), 0);
+        loop {
+            match undecided.next() {
+                Ok(Some(input)) => events += u64::from(input.head.kind.is_event()),
+                Ok(None) => return events,
+                Err(error) => {
+                    tracing::error!(%error, "journal cannot be read to its end");
+                    return events;
+                }
+            }
+        }
+    }
+
+    /// Where the journal is, for those who read it beside the pipeline.
+    pub fn place(&self) -> (Arc<dyn Disk>, PathBuf) {
+        (Arc::clone(&self.disk), self.dir.clone())
+    }
+
+    /// The journal's id.
+    pub fn id(&self) -> &str {
+        self.journal.id()
+    }
+
+    /// The router's name, as far as the journal knows it.
+    pub fn router(&self) -> Option<&str> {
+        self.journal.router()
+    }
+
+    /// What the journal tells other threads.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.journal.progress()
+    }
+
+    /// What was known to be in Redis when the journal was written last; the writer's own words.
+    pub fn mark(&self) -> Option<&[u8]> {
+        self.mark.as_ref().map(|mark| &*mark.payload)
+    }
+
+    /// `wake` is called when more is on stable storage.
+    pub fn on_durable(&mut self, wake: impl Fn() + Send + 'static) {
+        self.journal.on_durable(Box::new(wake));
     }
 
     /// A reader of the inputs after this one.
@@ -107,8 +161,8 @@ impl Inputs {
         self.last
     }
 
-    /// Everything up to here was taken.
-    pub(super) fn taken(&self) -> Lsn {
+    /// Everything up to here was taken to be decided.
+    pub fn taken(&self) -> Lsn {
         self.taken
     }
 
@@ -125,7 +179,7 @@ impl Inputs {
     /// Events from `first` on that memory holds.
     pub(super) fn held_from(&self, first: Lsn) -> u64 {
         let held = self.fresh.iter().filter(|input| input.lsn >= first);
-        held.filter(|input| is_event(input.kind)).count() as u64
+        held.filter(|input| input.kind.is_event()).count() as u64
     }
 
     /// When the oldest waiting input was received, as far as memory knows.
@@ -147,7 +201,7 @@ impl Inputs {
             .journal
             .append(kind, received_us, connection, offset, &bytes);
         self.last = lsn;
-        self.waiting += u64::from(is_event(kind));
+        self.waiting += u64::from(kind.is_event());
         self.unwritten.push((lsn, journaled));
         self.fresh_bytes += bytes.len();
         self.fresh.push_back(Input {
@@ -233,7 +287,9 @@ impl Inputs {
                 break;
             };
             self.taken = input.lsn;
-            self.waiting = self.waiting.saturating_sub(u64::from(is_event(input.kind)));
+            self.waiting = self
+                .waiting
+                .saturating_sub(u64::from(input.kind.is_event()));
             inputs.push(input);
         }
         let gone = match self.taken == self.last && self.fresh.is_empty() {
@@ -245,19 +301,28 @@ impl Inputs {
 
     /// The next input of the journal before `end`.
     fn read(&mut self, end: Lsn) -> Option<Input> {
-        let mut behind = match self.behind.take() {
+        // A reader that is a little behind what came from memory meanwhile passes over it; one that is far behind is too slow.
+        let near = |behind: &Behind| self.taken.saturating_sub(behind.at) <= NEAR;
+        let mut behind = match self.behind.take().filter(near) {
             Some(behind) => behind,
-            None => self.after(self.taken),
+            None => Behind {
+                reader: self.after(self.taken),
+                at: self.taken,
+            },
         };
-        match behind.next() {
-            Ok(Some(record)) if record.head.lsn < end => {
-                self.behind = Some(behind);
-                Some(record.into())
-            }
-            Ok(_) => None,
-            Err(error) => {
-                tracing::error!(%error, after = self.taken, "journal cannot be read: what it holds there is lost");
-                None
+        loop {
+            match behind.reader.next() {
+                Ok(Some(record)) if record.head.lsn <= self.taken => {}
+                Ok(Some(record)) if record.head.lsn < end => {
+                    behind.at = record.head.lsn;
+                    self.behind = Some(behind);
+                    return Some(record.into());
+                }
+                Ok(_) => return None,
+                Err(error) => {
+                    tracing::error!(%error, after = self.taken, "journal cannot be read: what it holds there is lost");
+                    return None;
+                }
             }
         }
     }
@@ -268,7 +333,124 @@ impl Inputs {
     }
 }
 
-/// Whether an input is an event: a tick is none.
-pub(super) fn is_event(kind: Kind) -> bool {
-    format(kind).is_some()
+/// Up to where every input has its decision. A power cut or damage may have taken a decision and left a later one: what comes
+/// from the hole on is decided again, as far as Redis does not have it.
+fn decided(found: &Found, disk: &Arc<dyn Disk>, dir: &Path) -> Lsn {
+    match hole(found, disk, dir) {
+        Ok(None) => found.decided,
+        Ok(Some(lsn)) => {
+            let through = found.decided;
+            tracing::warn!(
+                lsn,
+                through,
+                "decisions are gone: their inputs are decided again"
+            );
+            lsn - 1
+        }
+        Err(error) => {
+            tracing::error!(%error, "journal cannot be read for what is not decided");
+            found.decided
+        }
+    }
+}
+
+/// The first input that lacks its decision although later ones have theirs.
+fn hole(found: &Found, disk: &Arc<dyn Disk>, dir: &Path) -> std::io::Result<Option<Lsn>> {
+    let known = found.mark.as_ref().map_or(0, |mark| mark.head.lsn);
+    let mut inputs = Reader::inputs_after(Arc::clone(disk), dir, known);
+    let mut decisions = Reader::decisions_after(Arc::clone(disk), dir, known);
+    let mut decision = decisions.next()?;
+    while let Some(input) = inputs.next()? {
+        let lsn = input.head.lsn;
+        if lsn > found.decided {
+            break;
+        }
+        while decision.as_ref().is_some_and(|one| one.head.lsn < lsn) {
+            decision = decisions.next()?;
+        }
+        if decision.as_ref().is_none_or(|one| one.head.lsn > lsn) {
+            return Ok(Some(lsn));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::{Arrival, Inputs, Kind};
+    use crate::config::{Journal, Sync};
+
+    fn settings(dir: &std::path::Path) -> Journal {
+        Journal {
+            dir: dir.join("journal"),
+            max_size: 64 << 20,
+            retain: Duration::from_secs(60),
+            sync: Sync::Never,
+        }
+    }
+
+    fn arrival(number: u64, bytes: usize) -> Arrival {
+        let mut event = number.to_string();
+        event.extend(std::iter::repeat_n(' ', bytes));
+        Arrival {
+            kind: Kind::Json,
+            ..Arrival::own(Bytes::from(event))
+        }
+    }
+
+    fn number(bytes: &[u8]) -> u64 {
+        std::str::from_utf8(bytes).unwrap().trim().parse().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Far more than memory holds, taken slower and faster than it comes, over restarts.
+        #[test]
+        fn every_input_is_taken_once_and_in_order(
+            turns in prop::collection::vec((0_u64..200, 0_usize..150, any::<prop::sample::Index>()), 1..40),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = settings(dir.path());
+            let mut inputs = Inputs::open(&settings, None).unwrap();
+            let (mut arrived, mut taken) = (0, 0);
+            for (arrivals, most, restart) in turns {
+                for _ in 0..arrivals {
+                    inputs.arrive(arrival(arrived, 20 << 10));
+                    arrived += 1;
+                }
+                prop_assert_eq!(inputs.write(), 0);
+                let (some, gone) = inputs.take(most);
+                prop_assert_eq!(gone, 0, "nothing is damaged");
+                for input in some {
+                    prop_assert_eq!(number(&input.bytes), taken, "in order");
+                    taken += 1;
+                    inputs.journal().decide(input.lsn, 0, b"");
+                }
+                prop_assert_eq!(inputs.waiting(), arrived - taken);
+                prop_assert!(inputs.fresh_bytes <= super::FRESH_BYTES + (200 * 21 << 10), "memory is bounded");
+                if restart.index(8) == 0 {
+                    prop_assert_eq!(inputs.write(), 0);
+                    inputs.close();
+                    inputs = Inputs::open(&settings, None).unwrap();
+                    prop_assert_eq!(inputs.waiting(), arrived - taken, "counted again");
+                }
+            }
+            while taken < arrived {
+                let (some, gone) = inputs.take(64);
+                prop_assert_eq!(gone, 0);
+                prop_assert!(!some.is_empty(), "{} of {} are there", taken, arrived);
+                for input in some {
+                    prop_assert_eq!(number(&input.bytes), taken);
+                    taken += 1;
+                }
+            }
+            inputs.close();
+        }
+    }
 }

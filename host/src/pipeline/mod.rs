@@ -18,6 +18,5 @@ pub use arrivals::Arrivals;
 pub use decision::{Became, Decision, DecisionError, decode, encode};
 pub use inputs::Inputs;
 pub use outbox::Outbox;
-pub use refill::Source;
 pub use run::Pipeline;
 pub use seen::{JournalStatus, Seen};

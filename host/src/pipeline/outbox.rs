@@ -11,10 +11,12 @@ use tokio::sync::Notify;
 
 use super::arrivals::Arrivals;
 use super::decision::Decision;
+use super::inputs::Inputs;
 use super::refill::{Refill, Source};
 use crate::config;
 use crate::journal::{Lsn, Progress};
 use crate::metrics::Metrics;
+use crate::route::Routes;
 
 /// Decisions that may wait in memory.
 const MAX_DECISIONS: usize = 1_024;
@@ -60,27 +62,33 @@ impl Waiting {
 }
 
 impl Outbox {
-    /// An empty queue; `decided` is the newest decision of the journal, `source` where older ones come from. Room in it wakes the
-    /// pipeline that takes from `arrivals`.
+    /// An empty queue, which goes on after the journal's decisions. Room in it wakes the pipeline that takes from `arrivals`.
     pub fn new(
         arrivals: Arc<Arrivals>,
-        source: Source,
-        progress: Arc<Progress>,
+        inputs: &Inputs,
+        routes: Arc<Routes>,
         sync: config::Sync,
-        decided: Lsn,
         metrics: Arc<Metrics>,
     ) -> Outbox {
+        let decided = inputs.taken();
         let waiting = Waiting {
             from: decided,
             decided,
             ..Waiting::default()
+        };
+        let (disk, dir) = inputs.place();
+        let source = Source {
+            disk,
+            dir,
+            routes,
+            metrics: Arc::clone(&metrics),
         };
         Outbox {
             waiting: Mutex::new(waiting),
             filled: Notify::new(),
             refill: tokio::sync::Mutex::new(Refill::new(source)),
             arrivals,
-            progress,
+            progress: inputs.progress(),
             sync,
             broken: AtomicBool::new(false),
             metrics,

@@ -16,15 +16,15 @@ const MOST_READ: usize = 4_096;
 
 /// Where the journal is, and what entries are made with.
 #[derive(Clone)]
-pub struct Source {
+pub(super) struct Source {
     /// The disk of the journal.
-    pub disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     /// Its folder.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Streams by name.
-    pub routes: Arc<Routes>,
+    pub(super) routes: Arc<Routes>,
     /// Counts what cannot be made again.
-    pub metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Source {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::arrivals::{Arrival, Arrivals, Stop};
 use super::decision::{Became, Decision, encode, format};
-use super::inputs::{Input, Inputs, is_event};
+use super::inputs::{Input, Inputs};
 use super::outbox::Outbox;
 use super::saved::Saved;
 use super::seen::Seen;
@@ -113,7 +113,7 @@ impl Pipeline {
         loop {
             match inputs.next() {
                 Ok(Some(record)) if record.head.lsn <= to => {
-                    events += u64::from(is_event(record.head.kind));
+                    events += u64::from(record.head.kind.is_event());
                     // A malformed one was a dead letter, which no filter saw.
                     let _malformed = self.filter(&record.into(), &mut decided);
                     decided.clear();
@@ -297,7 +297,7 @@ impl Pipeline {
         }
         drop(ticking);
         let decided_us = clock::now_us();
-        for input in inputs.iter().filter(|input| is_event(input.kind)) {
+        for input in inputs.iter().filter(|input| input.kind.is_event()) {
             let latency = decided_us.saturating_sub(input.received_us);
             self.metrics.reader_latency.observe(latency);
         }

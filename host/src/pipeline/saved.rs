@@ -19,18 +19,18 @@ const VERSION: u8 = 1;
 
 /// The state of all filters between two inputs.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub(super) struct Saved {
     /// The journal's id: numbers of another journal mean nothing.
-    pub journal: String,
+    pub(super) journal: String,
     /// Every input up to here is in it, and none after it.
-    pub lsn: Lsn,
+    pub(super) lsn: Lsn,
     /// What `save` returned, by the filter's file.
-    pub filters: Vec<(Arc<str>, Vec<u8>)>,
+    pub(super) filters: Vec<(Arc<str>, Vec<u8>)>,
 }
 
 impl Saved {
     /// What the run before this one saved for this journal.
-    pub fn load(dir: &Path, journal: &str) -> Option<Saved> {
+    pub(super) fn load(dir: &Path, journal: &str) -> Option<Saved> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -48,7 +48,7 @@ impl Saved {
     }
 
     /// Replaces the file. Waits for the disk.
-    pub fn store(&self, dir: &Path) -> io::Result<()> {
+    pub(super) fn store(&self, dir: &Path) -> io::Result<()> {
         let bytes = encode(self).map_err(io::Error::other)?;
         let new = dir.join(format!("{FILE}.new"));
         let mut options = OpenOptions::new();

@@ -413,3 +413,182 @@ pub(super) fn error_of(reply: &Value) -> Option<String> {
 fn is_about_key(error: &str) -> bool {
     error.starts_with("NOPERM") && error.contains("to access")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use redis::{Value, parse_redis_value};
+
+    use super::{Answer, Batch, Fate, Outcome, OwnerKey};
+    use crate::pipeline::Decision;
+    use crate::route::Delivery;
+    use crate::writer::cursor::{Cursor, Identity, Place};
+    use crate::writer::fake::parse;
+    use crate::writer::host::{DEAD, entry, routes};
+
+    fn identity() -> Identity {
+        Identity {
+            router: "fs1".to_owned(),
+            journal: "j".to_owned(),
+            host: "here".to_owned(),
+        }
+    }
+
+    /// Two inputs; the first has a derived event, the second goes to two streams: four entries.
+    fn batch() -> Batch {
+        let delivery = |streams: &[&str]| Delivery {
+            entries: streams
+                .iter()
+                .map(|one| entry(one, "{}".to_owned()))
+                .collect(),
+            dead: false,
+        };
+        let decision = |lsn, events| {
+            Arc::new(Decision {
+                lsn,
+                received_us: 0,
+                decided_us: 0,
+                events,
+            })
+        };
+        let first = decision(7, vec![delivery(&["a"]), delivery(&["a"])]);
+        Batch::new(vec![first, decision(9, vec![delivery(&["b", "c"])])], 11)
+    }
+
+    fn words(batch: &Batch, owner: OwnerKey) -> Vec<String> {
+        let commands = parse(&batch.commands(&identity(), owner));
+        commands.iter().map(|words| words.join(" ")).collect()
+    }
+
+    fn read(replies: &[&str]) -> Answer {
+        let replies: Vec<Value> = replies
+            .iter()
+            .map(|reply| parse_redis_value(format!("{reply}\r\n").as_bytes()).unwrap())
+            .collect();
+        batch().read(&identity(), &replies)
+    }
+
+    const QUEUED: &str = "+QUEUED";
+
+    #[test]
+    fn a_batch_is_one_transaction_that_moves_the_cursor_and_arms_the_next() {
+        let (cursor, owner) = ("jackfield:fs1:cursor", "jackfield:fs1:owner");
+        let watch = [format!("WATCH {cursor}"), format!("GET {cursor}")];
+        let words_of = |owner| words(&batch(), owner);
+        let leave = words_of(OwnerKey::Leave);
+        assert_eq!(leave[..2], ["MULTI", "XADD a * event {}"]);
+        assert_eq!(
+            leave[5..7],
+            [format!("SET {cursor} j:11"), "EXEC".to_owned()]
+        );
+        assert_eq!(leave[7..], watch);
+        let renew = format!("SET {owner} j here PX 15000");
+        assert_eq!(words_of(OwnerKey::Renew)[6..8], [renew, "EXEC".to_owned()]);
+        let release = format!("DEL {owner}");
+        assert_eq!(
+            words_of(OwnerKey::Release)[6..8],
+            [release, "EXEC".to_owned()]
+        );
+    }
+
+    #[test]
+    fn replies_tell_executed_from_fenced() {
+        let with = |exec| {
+            let head = ["+OK", QUEUED, QUEUED, QUEUED, QUEUED, QUEUED];
+            read(&[head.as_slice(), &[exec, "+OK", "$4\r\nj:11"]].concat())
+        };
+        let answer =
+            with("*5\r\n$3\r\n1-1\r\n$3\r\n1-2\r\n-WRONGTYPE not a stream\r\n$3\r\n1-4\r\n+OK");
+        let Outcome::Executed { ids, failed } = answer.outcome else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(failed, [(2, "WRONGTYPE not a stream".to_owned())]);
+        let ids = ids
+            .iter()
+            .map(|(stream, id)| format!("{} {id}", stream.name));
+        assert_eq!(ids.collect::<Vec<_>>(), ["a 1-1", "a 1-2", "c 1-4"]);
+        let place = Place {
+            lsn: 11,
+            letters: false,
+        };
+        assert_eq!(answer.cursor, Ok(Cursor::Ours(place)));
+        assert_eq!(with("*-1").outcome, Outcome::Fenced);
+    }
+
+    #[test]
+    fn a_refused_entry_is_told_from_a_redis_that_refuses_to_write() {
+        let key = "-NOPERM No permissions to access a key";
+        let with = |queued: [&str; 6]| {
+            let end = ["-EXECABORT x", "+OK", "$-1"];
+            read(&[queued.as_slice(), &end].concat()).outcome
+        };
+        let oom = with(["+OK", "-OOM not allowed", key, QUEUED, QUEUED, QUEUED]);
+        assert_eq!(oom, Outcome::Refused("OOM not allowed".to_owned()));
+        let keys = with(["+OK", QUEUED, key, key, QUEUED, QUEUED]);
+        let error = key.trim_start_matches('-').to_owned();
+        assert_eq!(
+            keys,
+            Outcome::EntriesRefused(vec![(1, error.clone()), (2, error.clone())])
+        );
+        let cursor = with(["+OK", QUEUED, QUEUED, QUEUED, QUEUED, key]);
+        assert_eq!(
+            cursor,
+            Outcome::Refused(error),
+            "the cursor's key is no entry's"
+        );
+        let multi = "-NOPERM User monkey has no permissions to run the 'multi' command";
+        let one = "$3\r\n1-1";
+        let outcome = with([multi, one, one, one, one, "+OK"]);
+        assert!(
+            matches!(&outcome, Outcome::Refused(error) if error.contains("multi")),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn an_entry_goes_to_the_dead_letters_and_then_to_the_file() {
+        let (mut batch, routes) = (batch(), routes());
+        let refused = [(2, "NOPERM x".to_owned())];
+        batch.replace(&refused, &routes);
+        let streams: Vec<_> = batch
+            .lines()
+            .map(|(_, entry)| entry.stream.name.clone())
+            .collect();
+        assert_eq!(streams, ["a", "a", DEAD, "c"].map(std::sync::Arc::from));
+        batch.replace(&refused, &routes);
+        assert_eq!((batch.lines().count(), batch.to_keep().len()), (3, 1));
+        batch.kept(true);
+        assert!(batch.to_keep().is_empty());
+        let fates: Vec<Fate> = batch.fates(11).flat_map(|(_, fates)| fates).collect();
+        let expected = [Fate::Delivered, Fate::Delivered, Fate::Dead];
+        assert_eq!(fates, expected, "the event of two streams is dead");
+    }
+
+    #[test]
+    fn what_failed_inside_exec_is_all_that_the_second_transaction_writes() {
+        let mut batch = batch();
+        batch.bury(&[(1, "WRONGTYPE x".to_owned())], &routes());
+        let lines: BTreeSet<usize> = batch.lines().map(|(number, _)| number).collect();
+        assert_eq!(lines, BTreeSet::from([1]));
+        assert_eq!(
+            words(&batch, OwnerKey::Leave)[2],
+            "SET jackfield:fs1:cursor j:11+1"
+        );
+        assert!(!batch.halve(), "the rest of it is in Redis already");
+    }
+
+    #[test]
+    fn half_a_batch_moves_the_cursor_half_the_way() {
+        let mut batch = batch();
+        assert!(batch.halve());
+        assert_eq!((batch.place().lsn, batch.lines().count()), (7, 2));
+        assert!(!batch.halve(), "there is no half of one decision");
+        assert_eq!(
+            batch.fates(11).count(),
+            2,
+            "all of it is known if it was executed whole"
+        );
+    }
+}

@@ -8,12 +8,13 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, Value, cmd,
+    RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 use thiserror::Error;
 use tokio::time::timeout;
 
 use super::batch::error_of;
+use super::reserve::{Reserve, Survey};
 use crate::config;
 use crate::route::Routes;
 
@@ -50,19 +51,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and logs in.
     pub(super) async fn open(settings: &config::Redis) -> Result<Connection, ConnectionError> {
-        let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
-        if !settings.user.is_empty() {
-            redis = redis.set_username(&settings.user);
-        }
-        if !settings.password.is_empty() {
-            redis = redis.set_password(settings.password.expose());
-        }
-        let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
-            .into_connection_info()
-            .map_err(ConnectionError::Connect)?
-            .set_redis_settings(redis)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(ConnectionError::Connect)?;
+        let client = client(settings).map_err(ConnectionError::Connect)?;
         // Its own time limits would hide that a command is still on its way; ours drop the connection.
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
@@ -149,6 +138,34 @@ impl Connection {
         }
         Ok(self.ask(&commands).await?.iter().find_map(error_of))
     }
+
+    /// How far the slowest consumer group of each stream is from losing entries to that.
+    pub(super) async fn survey(
+        &mut self,
+        routes: &Routes,
+    ) -> Result<Vec<Reserve>, ConnectionError> {
+        let survey = Survey::new(routes.known());
+        let positions = survey.commands();
+        let positions = survey.read(&self.ask(&positions).await?);
+        let commands = positions.commands();
+        Ok(positions.read(&self.ask(&commands).await?))
+    }
+}
+
+/// A client for these settings, not connected yet.
+pub(super) fn client(settings: &config::Redis) -> RedisResult<Client> {
+    let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
+    if !settings.user.is_empty() {
+        redis = redis.set_username(&settings.user);
+    }
+    if !settings.password.is_empty() {
+        redis = redis.set_password(settings.password.expose());
+    }
+    let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
+        .into_connection_info()?
+        .set_redis_settings(redis)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    Client::open(info)
 }
 
 fn time_ms(replies: &[Value]) -> Option<u64> {

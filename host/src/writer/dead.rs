@@ -10,14 +10,11 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::io::tcp::TcpSettings;
-use redis::{
-    Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
-    RedisResult, cmd,
-};
+use redis::{Cmd, Connection, RedisError, RedisResult, cmd};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::connection::client;
 use super::letters::{self, Fields};
 use crate::config;
 
@@ -225,25 +222,6 @@ impl DeadLetter {
     pub fn lsn(&self) -> Option<u64> {
         self.text("lsn").parse().ok()
     }
-}
-
-/// A client for these settings, not connected yet.
-///
-/// # Errors
-/// The address makes no sense to the library.
-pub fn client(settings: &config::Redis) -> RedisResult<Client> {
-    let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
-    if !settings.user.is_empty() {
-        redis = redis.set_username(&settings.user);
-    }
-    if !settings.password.is_empty() {
-        redis = redis.set_password(settings.password.expose());
-    }
-    let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
-        .into_connection_info()?
-        .set_redis_settings(redis)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    Client::open(info)
 }
 
 /// By hand, because this error already says what its cause says: as a source, it would be said twice.

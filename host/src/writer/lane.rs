@@ -16,9 +16,10 @@ use super::cursor::{Cursor, Identity, Owner, Place};
 use super::probe;
 use super::settlement::{Settled, Settlement};
 use super::standing::{Claim, Retained, Standing, Verdict, Why};
+use super::step::{Loss, Note, Step};
 use crate::journal::Lsn;
 use crate::pipeline::Decision;
-use crate::route::{Entry, Routes};
+use crate::route::Routes;
 
 /// Decisions in one batch. What is ready goes at once; a larger batch only forms while one is in flight.
 const BATCH: usize = 64;
@@ -34,71 +35,6 @@ const DEATHS: u32 = 3;
 const MAX_CHECKED: usize = 1_000;
 /// Why an entry that kills its connection is a dead letter.
 const KILLER: &str = "connection closed by Redis three times";
-
-/// What the driver is to do next.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// Write this at once and tell the replies.
-    Send(Pipeline),
-    /// Take decisions from the outbox; tell if there are none until then.
-    Take {
-        after: Lsn,
-        most: usize,
-        until: Instant,
-    },
-    /// Keep these dead letters in the local file.
-    Keep(Vec<Entry>),
-    /// Tell the outbox that everything up to here is in Redis.
-    Acknowledge(Lsn),
-    /// Ask for a sign of life.
-    Ping,
-    /// Not ready: this owner holds the cursor. Go on then.
-    Pause { owner: String, until: Instant },
-    /// Give up this connection: Redis refuses to write, with these words.
-    Refused(String),
-    /// Everything is written; the end.
-    Drained,
-    /// The router's name is another's; the end.
-    Foreign { owner: String },
-}
-
-/// How a connection ended while a reply was awaited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// By the peer, or on the way.
-    Closed,
-    /// By us: the reply was late, or of no use.
-    GivenUp,
-}
-
-/// What is worth a line in the log or a count.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Note {
-    /// A transaction was executed.
-    Executed,
-    /// The cursor was written, for this reason.
-    Claimed(Claim),
-    /// What comes after `after`, up to `through`, is sent again.
-    Healing { after: Lsn, through: Lsn },
-    /// At least so many LSNs before `before` can not be sent again.
-    Unhealable {
-        after: Lsn,
-        before: Lsn,
-        missing: u64,
-    },
-    /// The batch in flight turned out to be in Redis.
-    ExecutedBefore { through: Lsn },
-    /// The batch in flight was not executed, because the cursor had moved.
-    Fenced { through: Lsn },
-    /// Redis did not take these entries: dead-lettered.
-    Refused { error: String, entries: usize },
-    /// An entry was too large: a dead letter, or one cut short.
-    TooLarge { reason: String, cut: bool },
-    /// A batch that kills its connection is tried by halves.
-    Halved,
-    /// A decision that kills its connection went to the local file.
-    Killer { lsn: Lsn },
-}
 
 /// Where the lane stands on its connection.
 #[derive(Debug)]
@@ -200,6 +136,18 @@ impl Lane {
     /// The cursor is ours on this connection.
     pub(super) fn is_armed(&self) -> bool {
         matches!(self.stage, Stage::Armed)
+    }
+
+    /// A batch is in Redis, but for dead letters of some of its entries.
+    #[cfg(test)]
+    pub(super) fn awaits_letters(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(Batch::awaits_letters)
+    }
+
+    /// Nothing is in flight.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.settlement.is_none()
     }
 
     /// What happened since this was last asked.
@@ -417,23 +365,21 @@ impl Lane {
 
     /// The cursor is gone: heal if the streams are behind, else put it back.
     fn probed(&mut self, retained: Retained, replies: &[Value]) {
-        let behind = probe::is_any_behind(&self.standing.acknowledged, replies);
+        let is_intact = probe::are_intact(&self.standing.acknowledged, replies);
         let half_written = self
             .in_flight
             .as_ref()
             .filter(|batch| batch.awaits_letters());
-        let claim = if behind {
+        let position = self.standing.position();
+        let claim = if is_intact {
             Claim {
-                at: retained
-                    .oldest
-                    .saturating_sub(1)
-                    .min(self.standing.position()),
-                why: Why::Refill,
+                at: half_written.map_or(position, |batch| batch.place().lsn),
+                why: Why::Restore,
             }
         } else {
             Claim {
-                at: half_written.map_or(self.standing.position(), |batch| batch.place().lsn),
-                why: Why::Restore,
+                at: retained.oldest.saturating_sub(1).min(position),
+                why: Why::Refill,
             }
         };
         self.stage = Stage::Claim(claim);
@@ -490,7 +436,8 @@ impl Lane {
                 letters: false,
                 ..batch.place()
             };
-            if batch.awaits_letters() && place == only_letters_left {
+            let is_unfinished = place == only_letters_left || !batch.to_keep().is_empty();
+            if batch.awaits_letters() && is_unfinished {
                 return;
             }
             for (_, entry) in batch.lines() {
@@ -570,8 +517,6 @@ impl Lane {
         if failed.is_empty() {
             let through = batch.place().lsn;
             self.settle(through);
-        } else if batch.awaits_letters() {
-            self.replace(failed);
         } else {
             batch.bury(failed, &self.routes);
             self.note_refused(failed);

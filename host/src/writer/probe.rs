@@ -1,7 +1,8 @@
 //! Whether streams are behind what is remembered of them: asked when the cursor is gone, to tell a lost key from a lost Redis.
 //!
 //! A stream is behind if it is missing, if Redis never gave an id as high as the one remembered, or if the remembered entry is
-//! not there although nothing was ever removed. What may not be read is no evidence. Pure.
+//! not there although nothing was ever removed. What may not be read is no evidence, and without any evidence Redis is taken
+//! to have lost everything: rather twice than not at all. Pure.
 
 use redis::{Pipeline, Value};
 
@@ -19,30 +20,36 @@ pub(super) fn commands(remembered: &Acknowledged) -> Pipeline {
     commands
 }
 
-/// Reads the replies to [`commands`].
-pub(super) fn is_any_behind(remembered: &Acknowledged, replies: &[Value]) -> bool {
-    let ids = remembered.ids.values();
-    ids.zip(replies.chunks(2))
-        .any(|(id, replies)| is_behind(*id, replies))
+/// Reads the replies to [`commands`]: whether the streams are as remembered, as far as they can be read.
+pub(super) fn are_intact(remembered: &Acknowledged, replies: &[Value]) -> bool {
+    let pairs = remembered.ids.values().zip(replies.chunks(2));
+    let known: Vec<bool> = pairs
+        .filter_map(|(id, replies)| is_behind(*id, replies))
+        .collect();
+    !known.is_empty() && !known.contains(&true)
 }
 
-fn is_behind(id: EntryId, replies: &[Value]) -> bool {
+/// `None` if the stream may not be read.
+fn is_behind(id: EntryId, replies: &[Value]) -> Option<bool> {
     let [stream, entry] = replies else {
-        return false;
+        return None;
     };
     let Value::Array(stream) = stream else {
-        return error_of(stream).is_some_and(|error| error.contains("no such key"));
+        // A key of another type is no stream either.
+        let error = error_of(stream)?;
+        let gone = error.contains("no such key") || error.starts_with("WRONGTYPE");
+        return gone.then_some(true);
     };
     if let Some(Value::BulkString(last)) = field(stream, "last-generated-id")
         && EntryId::parse(last).is_some_and(|last| last < id)
     {
-        return true;
+        return Some(true);
     }
     let absent = matches!(entry, Value::Array(found) if found.is_empty());
     // Redis before 7.0 does not tell how many there ever were.
     let added = field(stream, "entries-added");
     let nothing_removed = added.is_some() && added == field(stream, "length");
-    id != EntryId::UNKNOWN && absent && nothing_removed
+    Some(id != EntryId::UNKNOWN && absent && nothing_removed)
 }
 
 /// A value of a reply that is a list of names and values.
@@ -55,9 +62,9 @@ fn field<'a>(reply: &'a [Value], name: &str) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use redis::{Value, parse_redis_value};
+    use redis::parse_redis_value;
 
-    use super::{EntryId, is_behind};
+    use super::{Acknowledged, EntryId, are_intact};
 
     const ABSENT: &str = "*0\r\n";
     const PRESENT: &str = "*1\r\n*2\r\n$3\r\n5-1\r\n*0\r\n";
@@ -76,57 +83,80 @@ mod tests {
         format!("*{}\r\n{}", parts.len(), parts.concat())
     }
 
+    /// Whether a Redis that answers so for the one remembered stream is intact.
     #[track_caller]
-    fn check(stream: &str, entry: &str, expected: bool, why: &str) {
-        let replies: Vec<Value> = [stream, entry]
-            .map(|reply| parse_redis_value(reply.as_bytes()).unwrap())
-            .to_vec();
-        let id = EntryId { ms: 5, sequence: 1 };
-        assert_eq!(is_behind(id, &replies), expected, "{why}");
+    fn check(id: EntryId, stream: &str, entry: &str, expected: bool, why: &str) {
+        let mut remembered = Acknowledged::default();
+        remembered.remember("s", id);
+        let replies = [stream, entry].map(|reply| parse_redis_value(reply.as_bytes()).unwrap());
+        assert_eq!(are_intact(&remembered, &replies), expected, "{why}");
     }
 
     #[test]
-    fn a_stream_is_behind_only_on_evidence() {
-        check("-ERR no such key\r\n", ABSENT, true, "missing");
+    fn streams_are_intact_only_on_evidence() {
+        let id = EntryId { ms: 5, sequence: 1 };
+        let check = |stream: &str, entry, expected, why| check(id, stream, entry, expected, why);
+        check("-ERR no such key\r\n", ABSENT, false, "missing");
+        check("-WRONGTYPE x\r\n", "-WRONGTYPE x\r\n", false, "replaced");
         check("-NOPERM no\r\n", "-NOPERM no\r\n", false, "not readable");
-        check(&info(3, Some(3), "5-1"), PRESENT, false, "as remembered");
+        check(&info(3, Some(3), "5-1"), PRESENT, true, "as remembered");
         check(
             &info(3, Some(3), "9-0"),
             PRESENT,
-            false,
+            true,
             "others wrote after us",
         );
         check(
             &info(2, Some(2), "4-9"),
             ABSENT,
-            true,
+            false,
             "older than remembered",
         );
         check(
             &info(3, Some(3), "9-0"),
             ABSENT,
-            true,
+            false,
             "our entry never was there",
         );
         check(
             &info(3, Some(4), "9-0"),
             ABSENT,
-            false,
+            true,
             "our entry was trimmed",
         );
         check(
             &info(3, None, "9-0"),
             ABSENT,
-            false,
+            true,
             "before 7.0 it may have been trimmed",
         );
-        let unknown = [
-            parse_redis_value(info(3, Some(3), "9-0").as_bytes()).unwrap(),
-            parse_redis_value(ABSENT.as_bytes()).unwrap(),
-        ];
+    }
+
+    #[test]
+    fn a_stream_whose_entries_are_not_known_need_only_be_there() {
+        let info = info(3, Some(3), "9-0");
+        check(EntryId::UNKNOWN, &info, ABSENT, true, "it is there");
+        check(
+            EntryId::UNKNOWN,
+            "-ERR no such key\r\n",
+            ABSENT,
+            false,
+            "it is not",
+        );
+    }
+
+    #[test]
+    fn one_readable_stream_speaks_for_those_that_are_not() {
+        let mut remembered = Acknowledged::default();
+        remembered.remember("a", EntryId { ms: 5, sequence: 1 });
+        remembered.remember("b", EntryId { ms: 5, sequence: 1 });
+        let info = info(3, Some(3), "5-1");
+        let replies = ["-NOPERM a\r\n", "-NOPERM a\r\n", &info, PRESENT];
+        let replies = replies.map(|reply| parse_redis_value(reply.as_bytes()).unwrap());
+        assert!(are_intact(&remembered, &replies), "b is as remembered");
         assert!(
-            !is_behind(EntryId::UNKNOWN, &unknown),
-            "it exists, more is not known"
+            !are_intact(&Acknowledged::default(), &[]),
+            "nothing is known"
         );
     }
 }

@@ -22,35 +22,35 @@ const WELL: f64 = 0.3;
 
 /// What is left to the slowest consumer group of a stream.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reserve {
+pub(super) struct Reserve {
     /// The stream.
-    pub stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     /// The group that is nearest to losing entries.
-    pub group: String,
+    pub(super) group: String,
     /// From 1, nothing is waiting for the group, to 0: what it has not read is being trimmed.
-    pub reserve: f64,
+    pub(super) reserve: f64,
     /// Entries that the group was not given or has not acknowledged, where Redis can tell.
-    pub unread: Option<u64>,
+    pub(super) unread: Option<u64>,
     /// The age of the oldest of them; zero if there is none.
-    pub age: Duration,
+    pub(super) age: Duration,
 }
 
 /// The first round: which groups there are, and what Redis knows of them.
 #[derive(Debug)]
-pub struct Survey {
+pub(super) struct Survey {
     streams: Vec<Arc<Stream>>,
 }
 
 /// The second round: the oldest entry that each group still needs.
 #[derive(Debug)]
-pub struct Positions {
+pub(super) struct Positions {
     now_ms: u64,
     groups: Vec<Group>,
 }
 
 /// The streams whose reserve is low and was logged.
 #[derive(Debug, Default)]
-pub struct Alarms {
+pub(super) struct Alarms {
     low: BTreeSet<Arc<str>>,
 }
 
@@ -70,12 +70,12 @@ struct Group {
 
 impl Survey {
     /// A survey of these streams.
-    pub fn new(streams: Vec<Arc<Stream>>) -> Survey {
+    pub(super) fn new(streams: Vec<Arc<Stream>>) -> Survey {
         Survey { streams }
     }
 
     /// Commands for [`Survey::read`].
-    pub fn commands(&self) -> Pipeline {
+    pub(super) fn commands(&self) -> Pipeline {
         let mut commands = Pipeline::with_capacity(1 + 2 * self.streams.len());
         commands.cmd("TIME");
         for stream in &self.streams {
@@ -86,7 +86,7 @@ impl Survey {
     }
 
     /// Reads the replies to [`Survey::commands`].
-    pub fn read(self, replies: &[Value]) -> Positions {
+    pub(super) fn read(self, replies: &[Value]) -> Positions {
         let now_ms = replies.first().and_then(time_ms);
         let pairs = replies.get(1..).unwrap_or_default().chunks(2);
         let groups = self.streams.iter().zip(pairs).flat_map(|(stream, pair)| {
@@ -103,7 +103,7 @@ impl Survey {
 
 impl Positions {
     /// Commands for [`Positions::read`]; none if no stream has a group.
-    pub fn commands(&self) -> Pipeline {
+    pub(super) fn commands(&self) -> Pipeline {
         let mut commands = Pipeline::with_capacity(2 * self.groups.len());
         for group in &self.groups {
             let (ms, number) = group.delivered;
@@ -117,7 +117,7 @@ impl Positions {
     }
 
     /// Reads the replies to [`Positions::commands`]: each stream that has groups, once, with its slowest.
-    pub fn read(self, replies: &[Value]) -> Vec<Reserve> {
+    pub(super) fn read(self, replies: &[Value]) -> Vec<Reserve> {
         let pairs = replies.chunks(2);
         let reserves = self.groups.iter().zip(pairs).filter_map(|(group, pair)| {
             let [pending, undelivered] = pair else {
@@ -194,7 +194,7 @@ impl Reserve {
 
 impl Alarms {
     /// Logs the streams whose reserve has become low or well. One that is not surveyed any more has no alarm.
-    pub fn watch(&mut self, reserves: &[Reserve]) {
+    pub(super) fn watch(&mut self, reserves: &[Reserve]) {
         let surveyed = |name: &Arc<str>| reserves.iter().any(|one| one.stream.name == *name);
         self.low.retain(surveyed);
         for one in reserves {

@@ -11,17 +11,19 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::acknowledged::Acknowledged;
 use super::connection::{Connection, ConnectionError};
 use super::cursor::Identity;
-use super::lane::{Lane, Loss, Note, Origin, Step};
+use super::lane::{Lane, Origin};
 use super::letters::Letters;
 use super::settlement::Settled;
 use super::standing::{Retained, Why};
+use super::step::{Loss, Note, Step};
+use super::upkeep::Upkeep;
 use crate::clock;
 use crate::config;
-use crate::journal::{Lsn, Progress};
+use crate::journal::{EPOCH, Lsn, Progress};
 use crate::ledger::Ledger;
 use crate::link::{Backoff, Link, random};
 use crate::metrics::Metrics;
-use crate::pipeline::{Outbox, Seen};
+use crate::pipeline::{Decision, Inputs, Outbox, Seen};
 use crate::route::{Entry, Routes};
 
 /// The longest delay between two tries before jitter: a Redis that is back is not kept waiting.
@@ -33,7 +35,7 @@ const PING: Duration = Duration::from_secs(1);
 
 /// What the writer knows of the journal.
 #[derive(Debug)]
-pub struct Place {
+pub struct Source {
     /// The journal's id.
     pub journal: String,
     /// One less than the first LSN that the journal could ever have sent.
@@ -44,6 +46,22 @@ pub struct Place {
     pub replayed: Lsn,
     /// What is still in the journal.
     pub progress: Arc<Progress>,
+}
+
+impl Source {
+    /// What is known at the start.
+    pub fn of(inputs: &Inputs) -> Source {
+        Source {
+            journal: inputs.id().to_owned(),
+            begin: EPOCH - 1,
+            mark: inputs
+                .mark()
+                .and_then(Acknowledged::decode)
+                .unwrap_or_default(),
+            replayed: inputs.taken(),
+            progress: inputs.progress(),
+        }
+    }
 }
 
 /// How the writer ended.
@@ -67,7 +85,7 @@ pub struct Writer {
     /// This host's name, for the owner key.
     pub host: String,
     /// What is known of the journal.
-    pub place: Place,
+    pub source: Source,
     /// Streams, and their dead letters.
     pub routes: Arc<Routes>,
     /// Where decisions come from.
@@ -88,8 +106,7 @@ pub struct Writer {
 struct State {
     /// None until the router's name is known.
     lane: Option<Lane>,
-    next_trim: Instant,
-    trim_error: Option<String>,
+    upkeep: Upkeep,
     /// What Redis last said of an entry that it did not take: it is logged once.
     refusal: Option<String>,
     /// What the pipeline was told last.
@@ -99,7 +116,7 @@ struct State {
 /// All that can wake an idle lane.
 enum Wake {
     Trim,
-    Taken(Option<Vec<Arc<crate::pipeline::Decision>>>),
+    Taken(Option<Vec<Arc<Decision>>>),
     Idle,
 }
 
@@ -108,8 +125,7 @@ impl Writer {
     pub async fn run(mut self) -> End {
         let mut state = State {
             lane: None,
-            next_trim: Instant::now() + self.trim_interval,
-            trim_error: None,
+            upkeep: Upkeep::new(self.trim_interval),
             refusal: None,
             published: None,
         };
@@ -165,32 +181,31 @@ impl Writer {
         lane.connected(connection.max_bulk);
         let lane = state.lane.insert(lane);
         loop {
-            let mut step = lane.step(Instant::now().into_std());
-            if let Step::Take { after, most, until } = step {
-                match self.wait(after, most, until.into(), state.next_trim).await {
-                    Wake::Trim => {
-                        state.next_trim = Instant::now() + self.trim_interval;
-                        let error = connection.trim(&self.routes).await?;
-                        if let Some(error) = &error
-                            && state.trim_error.as_ref() != Some(error)
-                        {
-                            tracing::warn!(error, "trimming refused by Redis");
+            let step = match lane.step(Instant::now().into_std()) {
+                Step::Take { after, most, until } => {
+                    match self
+                        .wait(after, most, until.into(), state.upkeep.next())
+                        .await
+                    {
+                        Wake::Trim => {
+                            let (routes, metrics) = (&self.routes, &self.metrics);
+                            state.upkeep.run(connection, routes, metrics).await?;
+                            continue;
                         }
-                        state.trim_error = error;
-                        continue;
-                    }
-                    Wake::Taken(decisions) => {
-                        let last = decisions.iter().flatten().last();
-                        let passed = self.outbox.passed(last.map_or(after, |last| last.lsn));
-                        lane.taken(decisions, passed);
-                        continue;
-                    }
-                    Wake::Idle => {
-                        let passed = self.outbox.passed(after);
-                        step = lane.idle(Instant::now().into_std(), passed);
+                        Wake::Taken(decisions) => {
+                            let last = decisions.iter().flatten().last();
+                            let last = last.map_or(after, |last| last.lsn);
+                            lane.taken(decisions, self.outbox.passed(last));
+                            continue;
+                        }
+                        Wake::Idle => {
+                            let passed = self.outbox.passed(after);
+                            lane.idle(Instant::now().into_std(), passed)
+                        }
                     }
                 }
-            }
+                step => step,
+            };
             let end = self.act(connection, lane, step).await?;
             let known = lane.known();
             if state.published != Some(known.lsn) {
@@ -233,20 +248,20 @@ impl Writer {
         let origin = Origin {
             identity: Identity {
                 router,
-                journal: self.place.journal.clone(),
+                journal: self.source.journal.clone(),
                 host: self.host.clone(),
             },
-            begin: self.place.begin,
-            mark: self.place.mark.clone(),
-            replayed: self.place.replayed,
+            begin: self.source.begin,
+            mark: self.source.mark.clone(),
+            replayed: self.source.replayed,
         };
         Ok(Some(Lane::new(origin, Arc::clone(&self.routes))))
     }
 
     /// Ready when the outbox is closed and empty; never, if there is something in it.
     async fn closed(&self) {
-        if self.outbox.next(self.place.begin, 1).await.is_some() {
-            std::future::pending().await
+        if self.outbox.next(self.source.begin, 1).await.is_some() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -270,8 +285,8 @@ impl Writer {
             Step::Send(commands) => {
                 let replies = connection.ask(&commands).await?;
                 let retained = Retained {
-                    oldest: self.place.progress.oldest(),
-                    is_complete: self.place.progress.is_complete(),
+                    oldest: self.source.progress.oldest(),
+                    is_complete: self.source.progress.is_complete(),
                 };
                 lane.replied(Instant::now().into_std(), retained, &replies);
             }
