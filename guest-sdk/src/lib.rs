@@ -89,8 +89,9 @@
 //! to the host, and [`Event::headers`] copies all of them, which takes thirty times as long. So declare what you read.
 //!
 //! # State
-//! Keep it in the struct, and return it from [`Filter::save`]: the next version gets it in
-//! [`Filter::new`]. Take the time from [`Event::now`] or [`Filter::tick`], not from a clock, so that a replay decides as the first run did.
+//! Keep it in the struct, and return it from [`Filter::save`]: the next version gets it in [`Filter::new`], and so does this one
+//! after a restart of the host. The host asks for it every ten seconds, at a reload and at its end. After a crash it calls
+//! `handle` and `tick` again for what came since, and discards the answers: the state is as if nothing had happened. Take the time from [`Event::now`] or [`Filter::tick`], not from a clock, so that a replay decides as the first run did.
 
 mod answer;
 #[doc(hidden)]
@@ -125,7 +126,7 @@ pub trait Filter: Sized {
     /// misspelt setting is refused; add `default` if all have one. [`NoSettings`] if there are none.
     type Settings: DeserializeOwned;
 
-    /// Build the filter from its settings and, on a reload, from what the version before it saved.
+    /// Build the filter from its settings and, on a reload or a restart, from what was saved last.
     ///
     /// # Errors
     /// A sentence that says what is wrong and what is allowed. It keeps the filter from going live.
@@ -143,7 +144,7 @@ pub trait Filter: Sized {
         Vec::new()
     }
 
-    /// The state that the next version should get. Empty: none.
+    /// The state that the next version, or the next run of the host, should get. Empty: none.
     fn save(&self) -> Vec<u8> {
         Vec::new()
     }

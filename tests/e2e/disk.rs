@@ -127,6 +127,24 @@ async fn a_journal_at_its_limit_gives_up_the_oldest_and_counts_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_sync_delivers_and_survives_kill_9() {
+    for sync in ["interval", "batch", "never"] {
+        let (switch, redis) = (switch_named("sim1").await, Redis::start());
+        let host = setup(&switch, &redis)
+            .env("JACKFIELD_JOURNAL_SYNC", sync)
+            .start();
+        host.wait_ready();
+        numbered::fire(&switch, 0..500);
+        host.wait_settled(500);
+        let host = host.kill().start();
+        host.wait_ready();
+        numbered::fire(&switch, 500..600);
+        host.wait_settled(100);
+        numbered::check(&redis, STREAM, 0..600);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_cannot_share_a_journal() {
     let (switch, redis) = (switch_named("sim1").await, Redis::start());
     let host = setup(&switch, &redis).start();

@@ -442,6 +442,8 @@ impl Host {
 
     /// kill -9. What it left on disk is where the next start finds it.
     pub fn kill(mut self) -> Setup {
+        let status = self.status();
+        assert_eq!(status["counts"]["balanced"], true, "{status:#}");
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.setup.take().unwrap()
@@ -598,6 +600,10 @@ impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- log of the host ---\n{}", self.log());
+        } else if let Ok((200, _, status)) = request(self.http, "GET", "/status", "") {
+            // Whatever else a test is about: the accounts balance at every instant.
+            let status: Value = serde_json::from_str(&status).unwrap();
+            assert_eq!(status["counts"]["balanced"], true, "{status:#}");
         }
         // It may have ended already.
         drop(self.process.kill());

@@ -59,6 +59,8 @@ pub struct Inputs {
     mark: Option<Record>,
     last: Lsn,
     taken: Lsn,
+    /// When that was received.
+    taken_us: u64,
     /// Events that were not taken yet.
     waiting: u64,
     trouble: Option<String>,
@@ -83,6 +85,7 @@ impl Inputs {
             last: found.last.max(taken),
             mark: found.mark,
             taken,
+            taken_us: 0,
             waiting: 0,
             journal,
             disk,
@@ -182,9 +185,11 @@ impl Inputs {
         held.filter(|input| input.kind.is_event()).count() as u64
     }
 
-    /// When the oldest waiting input was received, as far as memory knows.
+    /// When the oldest waiting input was received; of one that only the journal has, when the one before it was.
     pub(super) fn oldest_us(&self) -> Option<u64> {
-        self.fresh.front().map(|input| input.received_us)
+        let next = self.fresh.front().filter(|next| next.lsn == self.taken + 1);
+        let oldest_us = next.map_or(self.taken_us, |next| next.received_us);
+        (self.waiting > 0 && oldest_us > 0).then_some(oldest_us)
     }
 
     /// Gives an arrival its number. It is in the journal after the next [`Inputs::write`].
@@ -286,7 +291,7 @@ impl Inputs {
                 self.taken = self.last;
                 break;
             };
-            self.taken = input.lsn;
+            (self.taken, self.taken_us) = (input.lsn, input.received_us);
             self.waiting = self
                 .waiting
                 .saturating_sub(u64::from(input.kind.is_event()));

@@ -250,23 +250,26 @@ impl Pipeline {
     }
 
     fn show_journal(&mut self) {
-        let broken = self.inputs.trouble().is_some();
-        self.outbox.show_broken(broken);
+        let trouble = self.inputs.trouble().map(str::to_owned);
+        self.outbox.show_broken(trouble.is_some());
         let waiting = self.inputs.waiting();
-        let arrivals = self.arrivals.len() as u64;
-        let queued = i64::try_from(waiting + arrivals).unwrap_or(i64::MAX);
-        self.metrics.reader_size.set(queued);
         let bytes = self.inputs.journal().size();
-        let shown = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.metrics.journal_bytes.set(shown);
-        self.metrics.journal_broken.set(i64::from(broken));
+        let oldest_us = self.inputs.oldest_us();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        let arrivals = self.arrivals.len() as u64;
+        metrics.reader_size.set(gauge(waiting + arrivals));
+        metrics.journal_bytes.set(gauge(bytes));
+        metrics.journal_broken.set(i64::from(trouble.is_some()));
+        let age_us = oldest_us.map_or(0, |oldest| clock::now_us().saturating_sub(oldest));
+        metrics.journal_age.set(gauge(age_us / 1_000_000));
         self.seen.show_journal(|shown| {
-            shown.trouble = self.inputs.trouble().map(str::to_owned);
+            shown.trouble = trouble;
             shown.bytes = bytes;
             shown.last = self.inputs.last();
             shown.decided = self.inputs.taken();
             shown.waiting = waiting;
-            shown.oldest_us = self.inputs.oldest_us();
+            shown.oldest_us = oldest_us;
         });
     }
 
