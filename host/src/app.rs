@@ -89,7 +89,6 @@ pub struct App {
     pub view: Arc<View>,
     /// Where HTTP listens.
     pub http: SocketAddr,
-    arrivals: Arc<Arrivals>,
     intake: JoinSet<Infallible>,
     pipeline: Worker,
     writer: JoinSet<End>,
@@ -107,103 +106,74 @@ impl App {
         let http = listener.local_addr().map_err(listen)?;
 
         let mut inputs = Inputs::open(&config.journal, config.router.name.as_deref())?;
-        let ledger = Arc::new(Ledger::default());
-        ledger.received(inputs.waiting());
-        let arrivals = Arc::new(Arrivals::new(config.buffer.events, Arc::clone(&ledger)));
-        let view = Arc::new(view(
-            &config,
-            output,
-            ledger,
-            Arc::clone(&arrivals),
-            &inputs,
-        ));
-        let View {
-            ledger,
-            metrics,
-            seen,
-            ..
-        } = &*view;
+        let view = Arc::new(view(&config, output, &inputs));
         let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
         let routes = Arc::new(routes);
-        let outbox = Outbox::new(
-            Arc::clone(&arrivals),
-            &inputs,
-            Arc::clone(&routes),
-            config.journal.sync,
-            Arc::clone(metrics),
-        );
+        let (sync, metrics) = (config.journal.sync, Arc::clone(&view.metrics));
+        let arrivals = Arc::clone(&view.arrivals);
+        let outbox = Outbox::new(arrivals, &inputs, Arc::clone(&routes), sync, metrics);
         let outbox = Arc::new(outbox);
         let durable = Arc::clone(&outbox);
         inputs.on_durable(move || durable.wake());
-        let source = Source::of(&inputs);
-
-        let engine = Arc::new(Engine::new()?);
-        let loader = Loader::new(Arc::clone(&engine), config.filters);
-        let (wanted, wants) = watch::channel(Subscription::of(&config.esl.events));
-        let pipeline = Pipeline {
-            chain: Chain::new(Arc::clone(&engine), Arc::clone(metrics)),
-            engine,
-            routes: Arc::clone(&routes),
-            inputs,
-            dir: config.journal.dir.clone(),
-            arrivals: Arc::clone(&arrivals),
-            outbox: Arc::clone(&outbox),
-            ledger: Arc::clone(ledger),
-            metrics: Arc::clone(metrics),
-            seen: Arc::clone(seen),
-            wanted,
-            follow_filters: config.esl.events == EventsWanted::Auto,
-            learn_name: config.router.name.is_none(),
-        };
-
-        // Filters are live and the subscription is known before the first event can come.
-        let (pipeline, loader) = load_filters(pipeline, loader).await?;
-        let pipeline =
-            Worker::start("pipeline", move || pipeline.run()).map_err(AppError::Thread)?;
-        let stop_loader = Arc::new(AtomicBool::new(false));
-        let (stop, changes) = (Arc::clone(&stop_loader), Arc::clone(seen));
-        let waker = Arc::clone(&arrivals);
-        let watch = move || {
-            loader.watch(&stop, |change| {
-                changes.change(change);
-                waker.wake();
-            });
-        };
-        let loader = Worker::start("loader", watch).map_err(AppError::Thread)?;
 
         let mut writer = JoinSet::new();
         match output {
             Output::Redis => {
                 let lane = Writer {
-                    settings: config.redis,
+                    settings: config.redis.clone(),
                     trim_interval: config.trim_interval,
                     host: host_name(),
-                    source,
-                    routes,
-                    outbox,
-                    seen: Arc::clone(seen),
+                    source: Source::of(&inputs),
+                    routes: Arc::clone(&routes),
+                    outbox: Arc::clone(&outbox),
+                    seen: Arc::clone(&view.seen),
                     letters: Letters::open(&config.journal.dir),
-                    ledger: Arc::clone(ledger),
-                    metrics: Arc::clone(metrics),
+                    ledger: Arc::clone(&view.ledger),
+                    metrics: Arc::clone(&view.metrics),
                     link: Arc::clone(&view.redis),
                 };
                 writer.spawn(lane.run());
             }
             Output::Stdout => {
                 let printer = Printer {
-                    outbox,
-                    ledger: Arc::clone(ledger),
-                    metrics: Arc::clone(metrics),
+                    outbox: Arc::clone(&outbox),
+                    ledger: Arc::clone(&view.ledger),
+                    metrics: Arc::clone(&view.metrics),
                     link: Arc::clone(&view.redis),
                 };
                 writer.spawn(printer.run());
             }
         }
 
+        let engine = Arc::new(Engine::new()?);
+        let loader = Loader::new(Arc::clone(&engine), config.filters);
+        let (wanted, wants) = watch::channel(Subscription::of(&config.esl.events));
+        let pipeline = Pipeline {
+            chain: Chain::new(Arc::clone(&engine), Arc::clone(&view.metrics)),
+            engine,
+            routes,
+            inputs,
+            dir: config.journal.dir,
+            arrivals: Arc::clone(&view.arrivals),
+            outbox,
+            ledger: Arc::clone(&view.ledger),
+            metrics: Arc::clone(&view.metrics),
+            seen: Arc::clone(&view.seen),
+            wanted,
+            follow_filters: config.esl.events == EventsWanted::Auto,
+            learn_name: config.router.name.is_none(),
+        };
+        // Filters are live and the subscription is known before the first event can come.
+        let (pipeline, loader) = load_filters(pipeline, loader).await?;
+        let pipeline =
+            Worker::start("pipeline", move || pipeline.run()).map_err(AppError::Thread)?;
+        let stop_loader = Arc::new(AtomicBool::new(false));
+        let loader = watch_filters(loader, &view, Arc::clone(&stop_loader))?;
+
         let mut server = JoinSet::new();
         server.spawn(admin::serve(listener, Arc::clone(&view)));
         let mut intake = JoinSet::new();
-        let into = Arc::clone(&arrivals);
+        let into = Arc::clone(&view.arrivals);
         let link = Intake {
             settings: config.esl,
             wanted: wants,
@@ -213,7 +183,6 @@ impl App {
         Ok(App {
             view,
             http,
-            arrivals,
             intake,
             pipeline,
             writer,
@@ -238,10 +207,10 @@ impl App {
         tracing::info!(pending = ledger.balance().pending, "stopping");
         self.intake.shutdown().await;
         self.view.esl.stopped();
-        self.arrivals.close();
+        self.view.arrivals.close();
         self.drain().await;
         self.writer.shutdown().await;
-        self.arrivals.abort();
+        self.view.arrivals.abort();
         self.stop_loader.store(true, Ordering::Release);
         self.server.shutdown().await;
         let joined = [self.pipeline.join().await, self.loader.join().await];
@@ -303,14 +272,11 @@ impl App {
     }
 }
 
-/// The shared records: accounts, links, metrics.
-fn view(
-    config: &Config,
-    output: Output,
-    ledger: Arc<Ledger>,
-    arrivals: Arc<Arrivals>,
-    inputs: &Inputs,
-) -> View {
+/// The shared records: accounts, links, metrics, and where inputs arrive. What an earlier run left undecided is received.
+fn view(config: &Config, output: Output, inputs: &Inputs) -> View {
+    let ledger = Arc::new(Ledger::default());
+    ledger.received(inputs.waiting());
+    let arrivals = Arrivals::new(config.buffer.events, Arc::clone(&ledger));
     let link = |name, peer| Arc::new(Link::new(name, peer, config.esl.alarm_after));
     let esl = link("esl", format!("{}:{}", config.esl.host, config.esl.port));
     let redis = match output {
@@ -326,7 +292,7 @@ fn view(
     }
     View {
         ledger,
-        arrivals,
+        arrivals: Arc::new(arrivals),
         esl,
         redis,
         metrics,
@@ -334,6 +300,18 @@ fn view(
         started: Instant::now(),
         token: config.http.token.clone(),
     }
+}
+
+/// Changes of the folder go to the pipeline.
+fn watch_filters(loader: Loader, view: &View, stop: Arc<AtomicBool>) -> Result<Worker, AppError> {
+    let (seen, arrivals) = (Arc::clone(&view.seen), Arc::clone(&view.arrivals));
+    let watch = move || {
+        loader.watch(&stop, |change| {
+            seen.change(change);
+            arrivals.wake();
+        });
+    };
+    Worker::start("loader", watch).map_err(AppError::Thread)
 }
 
 /// For the owner's key, where people read it.

@@ -12,6 +12,7 @@ mod harness;
 mod heal;
 mod hostile;
 mod http;
+mod journal;
 mod links;
 mod numbered;
 mod owner;

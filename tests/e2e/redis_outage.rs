@@ -349,12 +349,15 @@ async fn what_even_the_dead_letters_of_redis_do_not_take_is_kept_on_disk() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(letters.len(), 51, "one a line");
-    for (number, letter) in letters.iter().take(50).enumerate() {
+    let (frames, events): (Vec<Value>, Vec<Value>) = letters
+        .into_iter()
+        .partition(|letter| letter["frame"].is_string());
+    for (number, letter) in events.iter().enumerate() {
         let event: Value = serde_json::from_str(letter["event"].as_str().unwrap()).unwrap();
         assert_eq!(event["Number"], number.to_string(), "in order: {letter:#}");
         assert_eq!(letter["streams"], STREAM, "where it was to go");
     }
-    assert_eq!(letters[50]["frame"], "x", "as it came");
+    assert_eq!(frames[0]["frame"], "x", "as it came");
 }
 
 #[tokio::test(flavor = "multi_thread")]

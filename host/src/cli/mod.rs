@@ -13,6 +13,7 @@ mod dead;
 mod demo;
 mod folder;
 mod health;
+mod journal;
 mod run;
 
 use std::path::PathBuf;
@@ -58,6 +59,11 @@ enum Command {
         after_help = "Examples:\n  jackfield dead list\n  jackfield dead show local:3\n  jackfield dead replay --all"
     )]
     Dead(dead::Dead),
+    /// List, export and verify the journal, also that of a running host.
+    #[command(
+        after_help = "Examples:\n  jackfield journal ls\n  jackfield journal export --json\n  jackfield journal verify"
+    )]
+    Journal(journal::Journal),
     /// Run everything at once: a simulated FreeSWITCH, a private redis-server, the filters of this checkout, the host.
     #[command(
         after_help = "Examples:\n  jackfield demo\n  jackfield demo --events 5000\n  jackfield demo --rate 0 --events 100000\n  jackfield demo --stdout --events 20"
@@ -105,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.main(),
         Command::Health(health) => health.main(),
         Command::Dead(dead) => dead.main(),
+        Command::Journal(journal) => journal.main(),
         Command::Demo(demo) => demo.main(),
     }
 }

@@ -322,6 +322,7 @@ fn random_id() -> [u8; 16] {
     (high << 64 | low).to_be_bytes()
 }
 
-fn hex(id: &[u8; 16]) -> String {
+/// A journal's id as people see it.
+pub(super) fn hex(id: &[u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(*id))
 }

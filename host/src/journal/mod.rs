@@ -17,6 +17,7 @@ mod recover;
 mod sync;
 mod write;
 
+mod inspect;
 mod reader;
 mod scan;
 
@@ -32,6 +33,7 @@ mod tests;
 pub use append::Journal;
 pub use disk::{Disk, DiskFile, Lock, RealDisk};
 pub use format::{EPOCH, Head, Kind, Lsn, Record};
+pub use inspect::{Inspection, Item, Opening, SegmentFile};
 pub use open::JournalError;
 pub use reader::Reader;
 pub use recover::Found;

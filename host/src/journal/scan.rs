@@ -41,6 +41,8 @@ pub(super) struct Scan {
     end: u64,
     chunk: usize,
     quarantined: u64,
+    /// The bytes that were skipped since somebody last asked.
+    damage: Option<Range<u64>>,
 }
 
 /// A valid record; none as head: its kind is from the future.
@@ -72,6 +74,7 @@ impl Scan {
             end: 0,
             chunk: FIRST_CHUNK,
             quarantined: 0,
+            damage: None,
         }
     }
 
@@ -132,6 +135,11 @@ impl Scan {
         self.quarantined
     }
 
+    /// The bytes that the last [`Scan::advance`] skipped because they were bad.
+    pub(super) fn take_damage(&mut self) -> Option<Range<u64>> {
+        self.damage.take()
+    }
+
     /// How many bytes beyond the position were written in vain: up to the last one that is not zero.
     pub(super) fn torn(&mut self) -> io::Result<u64> {
         let mut torn = 0;
@@ -168,6 +176,11 @@ impl Scan {
             bytes = next - self.position,
             "damaged bytes in the journal are skipped"
         );
+        let start = self
+            .damage
+            .take()
+            .map_or(self.position, |bytes| bytes.start);
+        self.damage = Some(start..next);
         self.position = next;
     }
 

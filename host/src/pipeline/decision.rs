@@ -241,7 +241,9 @@ mod tests {
         (delivery, became)
     }
 
-    fn written(deliveries: &[Delivery]) -> Vec<(bool, String, Vec<(Bytes, Bytes)>)> {
+    type Written = (bool, String, Vec<(Bytes, Bytes)>);
+
+    fn written(deliveries: &[Delivery]) -> Vec<Written> {
         let entries = deliveries.iter().flat_map(|delivery| {
             let entries = delivery.entries.iter();
             entries.map(|entry| {

@@ -266,6 +266,8 @@ impl Pipeline {
         self.seen.show_journal(|shown| {
             shown.trouble = trouble;
             shown.bytes = bytes;
+            shown.quarantined = self.inputs.quarantined();
+            shown.poisoned = self.inputs.progress().poisoned();
             shown.last = self.inputs.last();
             shown.decided = self.inputs.taken();
             shown.waiting = waiting;

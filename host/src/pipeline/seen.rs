@@ -35,6 +35,10 @@ pub struct JournalStatus {
     pub decided: Lsn,
     /// Up to here Redis has everything; 0 while that is not known.
     pub acknowledged: Lsn,
+    /// Places whose bytes were damaged and were skipped.
+    pub quarantined: u64,
+    /// Segments whose `fdatasync` failed.
+    pub poisoned: u64,
     /// Inputs that wait to be decided.
     pub waiting: u64,
     /// When the oldest of them was received, in microseconds since the epoch.
