@@ -39,6 +39,11 @@ impl Backoff {
         }
     }
 
+    /// The delay before the next try where the peer works and only what we send is in doubt: always the first one.
+    pub fn steady(&self, random: f64) -> Duration {
+        self.initial.mul_f64(0.8 + 0.4 * random)
+    }
+
     /// The delay before the next try; `random` is between 0 and 1.
     pub fn next(&mut self, random: f64) -> Duration {
         let attempt = self.attempt;

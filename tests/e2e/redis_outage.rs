@@ -393,6 +393,37 @@ async fn an_event_that_redis_would_not_take_is_a_dead_letter_cut_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_kills_its_connection_is_found_and_kept_on_disk() {
+    let bulk = ["--proto-max-bulk-len", "1mb"];
+    let (switch, redis) = (switch().await, Redis::start_with(&bulk));
+    // Who may not ask for the limit finds it out the hard way: Redis closes the connection.
+    let user = [
+        "ACL", "SETUSER", "jack", "on", ">right", "~*", "+@all", "-config",
+    ];
+    redis.ask::<()>(&user);
+    let url = format!("redis://jack:right@127.0.0.1:{}/2", redis.port);
+    let host = setup(&switch, &redis)
+        .env("JACKFIELD_REDIS_URL", &url)
+        .start();
+    host.wait_ready();
+    numbered::fire(&switch, 0..3);
+    switch.fire(Event::new("DTMF").body("x".repeat(2 << 20)));
+    numbered::fire(&switch, 3..6);
+    let status = host.wait_settled(7);
+    let counts = &status["counts"];
+    assert_eq!(
+        (&counts["delivered"], &counts["dead_lettered"]),
+        (&6.into(), &1.into()),
+        "{status:#}"
+    );
+    numbered::check(&redis, STREAM, 0..6);
+    let letters = std::fs::read_to_string(host.journal().join("dead-letters.jsonl")).unwrap();
+    let letter: Value = serde_json::from_str(letters.trim()).unwrap();
+    assert_eq!(letter["streams"], JOBS, "where it was to go");
+    assert_eq!(letter["reason"], "connection closed by Redis three times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_of_a_stream_of_fields_has_the_whole_event() {
     let (switch, redis) = (switch().await, Redis::start());
     redis.ask::<()>(&["SET", "fields", "somebody else's"]);

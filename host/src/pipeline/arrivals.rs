@@ -19,6 +19,8 @@ use crate::ledger::Ledger;
 
 /// Bytes of events that may wait, whatever their number.
 const MAX_BYTES: usize = 256 << 20;
+/// Bytes of events that are taken at once; one event more may go over it.
+const MAX_TAKEN: usize = 4 << 20;
 
 /// What came, before it has a number.
 #[derive(Debug)]
@@ -171,9 +173,15 @@ impl Arrivals {
     /// The oldest arrivals, and whether there will be more.
     pub(super) fn take(&self, most: usize) -> (Vec<Arrival>, Stop) {
         let mut waiting = self.lock();
-        let count = waiting.arrivals.len().min(most);
-        let arrivals: Vec<Arrival> = waiting.arrivals.drain(..count).collect();
-        waiting.bytes -= arrivals.iter().map(|one| one.bytes.len()).sum::<usize>();
+        let (mut arrivals, mut bytes) = (Vec::new(), 0);
+        while arrivals.len() < most && bytes < MAX_TAKEN {
+            let Some(arrival) = waiting.arrivals.pop_front() else {
+                break;
+            };
+            bytes += arrival.bytes.len();
+            arrivals.push(arrival);
+        }
+        waiting.bytes -= bytes;
         // What cannot be taken will not be waited for when the end is near.
         let stop = match waiting.arrivals.is_empty() || most == 0 {
             true => waiting.stop,

@@ -96,7 +96,7 @@ fn deliver(input: &Record, became: &Became, routes: &Routes, origin: Origin) -> 
     routes.deliver(&event, &became.outcome, origin)
 }
 
-fn event_of(kind: Kind, bytes: Bytes) -> Option<Event> {
+pub(super) fn event_of(kind: Kind, bytes: Bytes) -> Option<Event> {
     Event::parse(format(kind)?, bytes).ok()
 }
 

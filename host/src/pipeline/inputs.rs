@@ -288,8 +288,8 @@ impl Inputs {
 
     /// The next inputs in order, at most `most`, and how many before them are gone because the journal is damaged.
     pub(super) fn take(&mut self, most: usize) -> (Vec<Input>, u64) {
-        let mut inputs = Vec::new();
-        while inputs.len() < most && self.taken < self.last {
+        let (mut inputs, mut bytes) = (Vec::new(), 0);
+        while inputs.len() < most && bytes < FRESH_BYTES && self.taken < self.last {
             let next_in_memory = self.fresh.front().map(|input| input.lsn);
             let input = match next_in_memory {
                 Some(lsn) if lsn == self.taken + 1 => self.pop_fresh(),
@@ -304,6 +304,7 @@ impl Inputs {
             self.waiting = self
                 .waiting
                 .saturating_sub(u64::from(input.kind.is_event()));
+            bytes += input.bytes.len();
             inputs.push(input);
         }
         let gone = match self.taken == self.last && self.fresh.is_empty() {

@@ -226,3 +226,212 @@ impl Outbox {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
+    use tempfile::TempDir;
+
+    use super::{Inputs, Lsn, Metrics, Outbox};
+    use crate::config::{Config, Sources, Sync, load};
+    use crate::ledger::Ledger;
+    use crate::link::Link;
+    use crate::pipeline::arrivals::{Arrival, Arrivals};
+    use crate::pipeline::decision::{Became, Decision, encode};
+    use crate::route::{Origin, Outcome, Routes};
+
+    const EVENT: &[u8] = br#"{"Event-Name":"CUSTOM"}"#;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many inputs are decided; every n-th has entries.
+        Decide(u64, u64),
+        /// The writer takes so many and Redis has them.
+        Write(usize),
+        /// Redis came back with less: this share of what it had.
+        Rewind(prop::sample::Index),
+        /// The host is started again.
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_u64..300, 1_u64..4).prop_map(|(inputs, nth)| Step::Decide(inputs, nth)),
+            6 => (1_usize..200).prop_map(Step::Write),
+            1 => any::<prop::sample::Index>().prop_map(Step::Rewind),
+            1 => proptest::prelude::Just(Step::Restart),
+        ]
+    }
+
+    /// A pipeline and a writer without sockets, and what must come out.
+    struct Scene {
+        config: Config,
+        inputs: Inputs,
+        outbox: Outbox,
+        routes: Arc<Routes>,
+        /// The inputs with entries.
+        expected: Vec<Lsn>,
+        /// Up to here Redis has everything.
+        at: Lsn,
+        _dir: TempDir,
+    }
+
+    fn open(config: &Config, routes: &Arc<Routes>) -> (Inputs, Outbox) {
+        let inputs = Inputs::open(&config.journal, None).unwrap();
+        let ledger = Arc::new(Ledger::default());
+        let link = || Arc::new(Link::new("test", String::new(), 15));
+        let metrics = Metrics::new(&config.limits, Arc::clone(&ledger), link(), link());
+        let (arrivals, metrics) = (Arc::new(Arrivals::new(10, ledger)), Arc::new(metrics));
+        let outbox = Outbox::new(arrivals, &inputs, Arc::clone(routes), Sync::Never, metrics);
+        (inputs, outbox)
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = load(Sources::default()).unwrap();
+            config.journal.dir = dir.path().join("journal");
+            config.journal.sync = Sync::Never;
+            let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
+            let routes = Arc::new(routes);
+            let (inputs, outbox) = open(&config, &routes);
+            Scene {
+                config,
+                inputs,
+                outbox,
+                routes,
+                expected: Vec::new(),
+                at: 0,
+                _dir: dir,
+            }
+        }
+
+        fn decide(&mut self, count: u64, nth: u64) {
+            for _ in 0..count {
+                self.inputs.arrive(Arrival::own(Bytes::from_static(EVENT)));
+            }
+            self.inputs.write();
+            let mut decisions = Vec::new();
+            while self.inputs.waiting() > 0 {
+                for input in self.inputs.take(64).0 {
+                    let has_entries = input.lsn % nth == 0;
+                    let outcome = match has_entries {
+                        true => Outcome::Streams(vec!["stream".into()]),
+                        false => Outcome::Unrouted,
+                    };
+                    let became = Became {
+                        derived: None,
+                        steps: Vec::new(),
+                        outcome,
+                    };
+                    let payload = encode(std::slice::from_ref(&became), Vec::new()).unwrap();
+                    self.inputs.journal().decide(input.lsn, 1, &payload);
+                    if has_entries {
+                        self.expected.push(input.lsn);
+                        let event = super::super::decision::event_of(input.kind, input.bytes);
+                        let (lsn, at_us) = (input.lsn, 1);
+                        let origin = Origin { lsn, at_us };
+                        let event = event.unwrap();
+                        let delivery = self.routes.deliver(&event, &became.outcome, origin);
+                        decisions.push(Decision {
+                            lsn: input.lsn,
+                            received_us: 0,
+                            decided_us: 1,
+                            events: delivery.into_iter().collect(),
+                        });
+                    }
+                }
+            }
+            self.inputs.write();
+            self.outbox.push(decisions, self.inputs.taken());
+        }
+
+        async fn write(&mut self, most: usize) {
+            let follows: Vec<Lsn> = self
+                .expected
+                .iter()
+                .copied()
+                .filter(|lsn| *lsn > self.at)
+                .collect();
+            let taken = self.outbox.next(self.at, most);
+            if follows.is_empty() {
+                // It waits for ever, and finds out meanwhile that all else was dropped.
+                let passed = async {
+                    while self.outbox.passed(self.at) < self.inputs.taken() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                let given = tokio::select! {
+                    taken = taken => Some(taken),
+                    passed = tokio::time::timeout(Duration::from_secs(10), passed) => passed.ok().map(|()| None),
+                };
+                assert!(
+                    given.is_some_and(|taken| taken.is_none()),
+                    "nothing follows"
+                );
+                return;
+            }
+            let taken = tokio::time::timeout(Duration::from_secs(10), taken).await;
+            let taken = taken.expect("decisions are given");
+            let taken: Vec<Lsn> = taken.unwrap().iter().map(|decision| decision.lsn).collect();
+            assert!(
+                !taken.is_empty() && taken.len() <= most,
+                "{} of {most}",
+                taken.len()
+            );
+            assert_eq!(taken, follows[..taken.len()], "the next ones, in order");
+            self.at = *taken.last().unwrap();
+            let passed = self.outbox.passed(self.at);
+            let next = follows.get(taken.len()).copied().unwrap_or(Lsn::MAX);
+            assert!(
+                self.at <= passed && passed < next,
+                "nothing with entries is passed over"
+            );
+            self.outbox.acknowledged(self.at);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_follows_is_given_in_order_whatever_redis_forgets(steps in prop::collection::vec(step(), 1..40)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut scene = Scene::new();
+                for step in steps {
+                    match step {
+                        Step::Decide(count, nth) => scene.decide(count, nth),
+                        Step::Write(most) => scene.write(most).await,
+                        Step::Rewind(to) => {
+                            let had = scene.expected.iter().filter(|lsn| **lsn <= scene.at).count();
+                            scene.at = match to.index(had + 1) {
+                                0 => 0,
+                                kept => scene.expected[kept - 1],
+                            };
+                        }
+                        Step::Restart => {
+                            let Scene { config, routes, inputs, .. } = &mut scene;
+                            let (config, routes) = (config.clone(), Arc::clone(routes));
+                            // Two journals on one folder exclude each other.
+                            let elsewhere = tempfile::tempdir().unwrap();
+                            let mut other = config.journal.clone();
+                            other.dir = elsewhere.path().join("journal");
+                            std::mem::replace(inputs, Inputs::open(&other, None).unwrap()).close();
+                            let (reopened, outbox) = open(&config, &routes);
+                            std::mem::replace(inputs, reopened).close();
+                            scene.outbox = outbox;
+                        }
+                    }
+                }
+                while scene.expected.last().is_some_and(|last| *last > scene.at) {
+                    scene.write(64).await;
+                }
+            });
+        }
+    }
+}

@@ -180,6 +180,13 @@ impl Lane {
         self.in_flight.take_if(|batch| batch.decisions().is_empty());
     }
 
+    /// Whether the batch in flight may be what ends connections.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.in_flight
+            .as_ref()
+            .is_some_and(|batch| batch.deaths > 0)
+    }
+
     /// What to do next.
     pub(super) fn step(&mut self, now: Instant) -> Step {
         if let Some(settlement) = &self.settlement {

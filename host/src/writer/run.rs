@@ -155,7 +155,10 @@ impl Writer {
                 });
             }
             self.metrics.errors.inc();
-            delay = backoff.next(random());
+            delay = match state.lane.as_ref().is_some_and(Lane::is_suspicious) {
+                true => backoff.steady(random()),
+                false => backoff.next(random()),
+            };
             self.link.waiting(&error.to_string(), delay);
         };
         self.link.stopped();
