@@ -105,7 +105,10 @@ impl App {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let http = listener.local_addr().map_err(listen)?;
 
-        let mut inputs = Inputs::open(&config.journal, config.router.name.as_deref())?;
+        let (journal, router) = (config.journal.clone(), config.router.name.clone());
+        let open = move || Inputs::open(&journal, router.as_deref());
+        let opened = tokio::task::spawn_blocking(open).await;
+        let mut inputs = opened.map_err(|_| AppError::Died("the opening of the journal"))??;
         let view = Arc::new(view(&config, output, &inputs));
         let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
         let routes = Arc::new(routes);

@@ -184,3 +184,47 @@ async fn another_freeswitch_on_the_same_journal_is_refused() {
     host.wait_log("FreeSWITCH-Switchname is \"other\", but this journal is of \"one\"");
     numbered::check(&redis, STREAM, 0..10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_for_a_while_during_an_outage_of_redis_loses_nothing() {
+    let (switch, mut redis) = (switch_named("sim1").await, Redis::start());
+    let host = setup(&switch, &redis).start();
+    host.wait_ready();
+    redis.kill();
+    host.wait_status("Redis is away", |status| {
+        status["links"]["redis"]["state"] != "ready"
+    });
+    // More than memory keeps beside the journal.
+    numbered::fire(&switch, 0..3_000);
+    host.wait_status("all is in the journal", |status| {
+        status["counts"]["inputs"] == 3_000
+    });
+    limit_file_size(&host, "4096");
+    for (second, start) in (3_000..5_000).step_by(500).enumerate() {
+        numbered::fire(&switch, start..start + 500);
+        host.wait_status("it is still broken", |status| {
+            status["counts"]["inputs"] == start + 500
+                && !status["journal"]["trouble"].is_null()
+                && status["uptime_s"].as_u64() > Some(second as u64)
+        });
+    }
+    assert_eq!(
+        host.log().matches("journal broken").count(),
+        1,
+        "it is said once"
+    );
+    limit_file_size(&host, "unlimited");
+    host.wait_log("events are journaled again");
+    // All of it is in the journal now: a kill costs nothing.
+    host.wait_status("what waited in memory is in the journal", |status| {
+        status["journal"]["last"].as_u64() >= Some((1 << 40) + 4_999)
+    });
+    let host = host.kill().start();
+    redis.up();
+    host.wait_ready();
+    let status = host.wait_status("all is delivered", |status| {
+        status["counts"]["delivered"] == 5_000
+    });
+    assert_eq!(status["counts"]["lost"], 0, "{status:#}");
+    numbered::check(&redis, STREAM, 0..5_000);
+}

@@ -79,7 +79,7 @@ impl Disk for RealDisk {
             .mode(0o600)
             .open(path)?;
         if let Err(error) = preallocate(&file, size) {
-            // The first error is the one to tell; an empty file that stays is harmless.
+            // The first error is the one to tell; a file that stays costs its name.
             drop(std::fs::remove_file(path));
             return Err(error);
         }

@@ -192,6 +192,15 @@ impl Kept {
         Ok(())
     }
 
+    /// Deletes the oldest segment if Redis has all of it; false if not.
+    pub(super) fn drop_first_committed(&mut self) -> io::Result<bool> {
+        let later = self.segments.iter().skip(1).map(|later| later.first).min();
+        if later.is_none_or(|later| later > self.committed.saturating_add(1)) {
+            return Ok(false);
+        }
+        self.drop_first().map(|()| true)
+    }
+
     /// The events that were lost since this was last asked.
     pub(super) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)

@@ -71,9 +71,21 @@ impl Reader {
         reason = "an iterator ends, and this may go on after None"
     )]
     pub fn next(&mut self) -> io::Result<Option<Record>> {
+        self.find(|head, payload| Record {
+            head,
+            payload: Bytes::copy_from_slice(payload),
+        })
+    }
+
+    /// [`Reader::next`] without a copy of the payload.
+    pub fn next_head(&mut self) -> io::Result<Option<Head>> {
+        self.find(|head, _| head)
+    }
+
+    fn find<T>(&mut self, take: impl Fn(Head, &[u8]) -> T) -> io::Result<Option<T>> {
         loop {
-            if let Some(record) = self.next_here()? {
-                return Ok(Some(record));
+            if let Some(found) = self.find_here(&take)? {
+                return Ok(Some(found));
             }
             if self.finished || self.scan.is_none() {
                 if !self.enter_next()? {
@@ -93,7 +105,7 @@ impl Reader {
         self.quarantined + self.scan.as_ref().map_or(0, Scan::quarantined)
     }
 
-    fn next_here(&mut self) -> io::Result<Option<Record>> {
+    fn find_here<T>(&mut self, take: impl Fn(Head, &[u8]) -> T) -> io::Result<Option<T>> {
         let Some(scan) = &mut self.scan else {
             return Ok(None);
         };
@@ -104,8 +116,7 @@ impl Reader {
             if self.wanted != Wanted::All {
                 self.after = head.lsn;
             }
-            let payload = Bytes::copy_from_slice(scan.bytes(met.payload));
-            return Ok(Some(Record { head, payload }));
+            return Ok(Some(take(head, scan.bytes(met.payload))));
         }
         Ok(None)
     }

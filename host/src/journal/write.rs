@@ -83,6 +83,13 @@ impl Journal {
     }
 
     fn write_pieces(&mut self, pending: &Pending, taken: Lsn) -> io::Result<()> {
+        if pending.is_empty() {
+            // Nothing written proves nothing: a disk that refused is asked whether it takes a segment again.
+            return match self.refusal {
+                Some(_) => self.roll(0, taken),
+                None => Ok(()),
+            };
+        }
         let opening = self.opening().len() as u64;
         let capacity = self.segment_size.saturating_sub(opening);
         let mut next = pending.piece_after(None, capacity);
@@ -162,7 +169,19 @@ impl Journal {
         }
         let size = self.opening().len() as u64 + need;
         self.kept.make_room(size.max(self.segment_size), taken)?;
-        self.begin_segment(need)
+        loop {
+            match self.begin_segment(need) {
+                // A disk smaller than the limit: what Redis has goes before anything else does.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    if !self.kept.drop_first_committed()? {
+                        return Err(error);
+                    }
+                }
+                // An empty file that could not be removed when the disk was full: the next number will do.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.reach.last += 1,
+                begun => return begun,
+            }
+        }
     }
 
     /// Makes a segment with room for `need` bytes, and makes it the current one.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::arrivals::Arrival;
 use crate::config;
 use crate::journal::{
-    Disk, Found, Journal, JournalError, Kind, Lsn, Progress, Reader, RealDisk, Record,
+    Disk, Found, Head, Journal, JournalError, Lsn, Progress, Reader, RealDisk, Record,
 };
 
 /// Inputs kept in memory for a pipeline that is not far behind.
@@ -27,20 +27,15 @@ const NEAR: Lsn = 8 * FRESH as Lsn;
 /// One input, in the journal unless the disk is full.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
-    pub(super) lsn: Lsn,
-    pub(super) kind: Kind,
+    pub(super) head: Head,
     pub(super) bytes: Bytes,
-    /// In microseconds since the epoch.
-    pub(super) received_us: u64,
 }
 
 impl From<Record> for Input {
     fn from(record: Record) -> Input {
         Input {
-            lsn: record.head.lsn,
-            kind: record.head.kind,
+            head: record.head,
             bytes: record.payload,
-            received_us: record.head.at_us,
         }
     }
 }
@@ -66,6 +61,8 @@ pub struct Inputs {
     trouble: Option<String>,
     /// The first input that is not in the journal because the disk takes nothing.
     unjournaled: Option<Lsn>,
+    /// From and up to these, inputs were decided while the disk took nothing: only memory has them.
+    unkept: Option<(Lsn, Lsn)>,
 }
 
 /// A place in the journal that the pipeline reads from.
@@ -96,7 +93,11 @@ impl Inputs {
             behind: None,
             trouble: None,
             unjournaled: None,
+            unkept: None,
         };
+        if let Some(mark) = &inputs.mark {
+            inputs.journal.committed(mark.head.lsn);
+        }
         inputs.waiting = inputs.count_undecided();
         Ok(inputs)
     }
@@ -105,8 +106,8 @@ impl Inputs {
     fn count_undecided(&self) -> u64 {
         let (mut undecided, mut events) = (self.after(self.taken), 0);
         loop {
-            match undecided.next() {
-                Ok(Some(input)) => events += u64::from(input.head.kind.is_event()),
+            match undecided.next_head() {
+                Ok(Some(head)) => events += u64::from(head.kind.is_event()),
                 Ok(None) => return events,
                 Err(error) => {
                     tracing::error!(%error, "journal cannot be read to its end");
@@ -183,21 +184,44 @@ impl Inputs {
         self.journal.progress().quarantined() + since
     }
 
-    /// The first input that is not in the journal, while the disk takes nothing.
-    pub(super) fn unjournaled(&self) -> Option<Lsn> {
-        self.unjournaled
+    /// Events that only memory has, of those that were not taken.
+    pub(super) fn unjournaled(&self) -> u64 {
+        let Some(first) = self.unjournaled else {
+            return 0;
+        };
+        let held = self.fresh.iter().filter(|input| input.head.lsn >= first);
+        held.filter(|input| input.head.kind.is_event()).count() as u64
     }
 
-    /// Events from `first` on that memory holds.
-    pub(super) fn held_from(&self, first: Lsn) -> u64 {
-        let held = self.fresh.iter().filter(|input| input.lsn >= first);
-        held.filter(|input| input.kind.is_event()).count() as u64
+    /// The inputs whose decisions only memory has: from and up to these.
+    pub(super) fn unkept(&self) -> Option<(Lsn, Lsn)> {
+        match (self.unkept, self.unjournaled) {
+            (unkept, None) => unkept,
+            (unkept, Some(first)) => {
+                let first = unkept.map_or(first, |(earliest, _)| earliest);
+                Some((first, self.taken))
+            }
+        }
+    }
+
+    /// Where the disk may take something again, what it did not take is appended once more, before anything newer.
+    pub(super) fn retry(&mut self) {
+        let Some(first) = self.unjournaled.filter(|_| !self.journal.is_refusing()) else {
+            return;
+        };
+        for input in self.fresh.iter().filter(|input| input.head.lsn >= first) {
+            self.journal.append_again(&input.head, &input.bytes);
+            self.unwritten.push((input.head.lsn, None));
+        }
     }
 
     /// When the oldest waiting input was received; of one that only the journal has, when the one before it was.
     pub(super) fn oldest_us(&self) -> Option<u64> {
-        let next = self.fresh.front().filter(|next| next.lsn == self.taken + 1);
-        let oldest_us = next.map_or(self.taken_us, |next| next.received_us);
+        let next = self
+            .fresh
+            .front()
+            .filter(|next| next.head.lsn == self.taken + 1);
+        let oldest_us = next.map_or(self.taken_us, |next| next.head.at_us);
         (self.waiting > 0 && oldest_us > 0).then_some(oldest_us)
     }
 
@@ -218,12 +242,14 @@ impl Inputs {
         self.waiting += u64::from(kind.is_event());
         self.unwritten.push((lsn, journaled));
         self.fresh_bytes += bytes.len();
-        self.fresh.push_back(Input {
+        let head = Head {
             lsn,
             kind,
-            bytes,
-            received_us,
-        });
+            at_us: received_us,
+            connection,
+            offset,
+        };
+        self.fresh.push_back(Input { head, bytes });
     }
 
     /// Writes what was appended. Gives the number of events that were given up for want of space, the oldest ones.
@@ -234,6 +260,7 @@ impl Inputs {
             Ok(wrote) => {
                 if self.trouble.take().is_some() {
                     tracing::info!("events are journaled again");
+                    self.unkept = self.unkept();
                     self.unjournaled = None;
                 }
                 for (lsn, journaled) in appended {
@@ -275,7 +302,11 @@ impl Inputs {
         self.waiting = self.waiting.saturating_sub(lost);
         self.behind = None;
         self.taken = self.taken.max(skip_to.saturating_sub(1));
-        while self.fresh.front().is_some_and(|one| one.lsn <= self.taken) {
+        while self
+            .fresh
+            .front()
+            .is_some_and(|one| one.head.lsn <= self.taken)
+        {
             self.pop_fresh();
         }
     }
@@ -290,20 +321,27 @@ impl Inputs {
     pub(super) fn take(&mut self, most: usize) -> (Vec<Input>, u64) {
         let (mut inputs, mut bytes) = (Vec::new(), 0);
         while inputs.len() < most && bytes < FRESH_BYTES && self.taken < self.last {
-            let next_in_memory = self.fresh.front().map(|input| input.lsn);
+            let next_in_memory = self.fresh.front().map(|input| input.head.lsn);
             let input = match next_in_memory {
-                Some(lsn) if lsn == self.taken + 1 => self.pop_fresh(),
+                Some(lsn) if lsn == self.taken + 1 => Ok(self.pop_fresh()),
                 _ => self.read(next_in_memory.unwrap_or(Lsn::MAX)),
+            };
+            let input = match input {
+                Ok(input) => input,
+                Err(error) => {
+                    tracing::error!(%error, after = self.taken, "journal cannot be read now");
+                    break;
+                }
             };
             let Some(input) = input.or_else(|| self.pop_fresh()) else {
                 // Nothing is left anywhere: what was between is gone.
                 self.taken = self.last;
                 break;
             };
-            (self.taken, self.taken_us) = (input.lsn, input.received_us);
+            (self.taken, self.taken_us) = (input.head.lsn, input.head.at_us);
             self.waiting = self
                 .waiting
-                .saturating_sub(u64::from(input.kind.is_event()));
+                .saturating_sub(u64::from(input.head.kind.is_event()));
             bytes += input.bytes.len();
             inputs.push(input);
         }
@@ -315,7 +353,7 @@ impl Inputs {
     }
 
     /// The next input of the journal before `end`.
-    fn read(&mut self, end: Lsn) -> Option<Input> {
+    fn read(&mut self, end: Lsn) -> std::io::Result<Option<Input>> {
         // A reader that is a little behind what came from memory meanwhile passes over it; one that is far behind is too slow.
         let near = |behind: &Behind| self.taken.saturating_sub(behind.at) <= NEAR;
         let mut behind = match self.behind.take().filter(near) {
@@ -326,18 +364,14 @@ impl Inputs {
             },
         };
         loop {
-            match behind.reader.next() {
-                Ok(Some(record)) if record.head.lsn <= self.taken => {}
-                Ok(Some(record)) if record.head.lsn < end => {
+            match behind.reader.next()? {
+                Some(record) if record.head.lsn <= self.taken => {}
+                Some(record) if record.head.lsn < end => {
                     behind.at = record.head.lsn;
                     self.behind = Some(behind);
-                    return Some(record.into());
+                    return Ok(Some(record.into()));
                 }
-                Ok(_) => return None,
-                Err(error) => {
-                    tracing::error!(%error, after = self.taken, "journal cannot be read: what it holds there is lost");
-                    return None;
-                }
+                _ => return Ok(None),
             }
         }
     }
@@ -374,16 +408,15 @@ fn hole(found: &Found, disk: &Arc<dyn Disk>, dir: &Path) -> std::io::Result<Opti
     let known = found.mark.as_ref().map_or(0, |mark| mark.head.lsn);
     let mut inputs = Reader::inputs_after(Arc::clone(disk), dir, known);
     let mut decisions = Reader::decisions_after(Arc::clone(disk), dir, known);
-    let mut decision = decisions.next()?;
-    while let Some(input) = inputs.next()? {
-        let lsn = input.head.lsn;
+    let mut decision = decisions.next_head()?;
+    while let Some(Head { lsn, .. }) = inputs.next_head()? {
         if lsn > found.decided {
             break;
         }
-        while decision.as_ref().is_some_and(|one| one.head.lsn < lsn) {
-            decision = decisions.next()?;
+        while decision.is_some_and(|one| one.lsn < lsn) {
+            decision = decisions.next_head()?;
         }
-        if decision.as_ref().is_none_or(|one| one.head.lsn > lsn) {
+        if decision.is_none_or(|one| one.lsn > lsn) {
             return Ok(Some(lsn));
         }
     }
@@ -397,8 +430,9 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 
-    use super::{Arrival, Inputs, Kind};
+    use super::{Arrival, Inputs};
     use crate::config::{Journal, Sync};
+    use crate::journal::Kind;
 
     fn settings(dir: &std::path::Path) -> Journal {
         Journal {
@@ -445,7 +479,7 @@ mod tests {
                 for input in some {
                     prop_assert_eq!(number(&input.bytes), taken, "in order");
                     taken += 1;
-                    inputs.journal().decide(input.lsn, 0, b"");
+                    inputs.journal().decide(input.head.lsn, 0, b"");
                 }
                 prop_assert_eq!(inputs.waiting(), arrived - taken);
                 prop_assert!(inputs.fresh_bytes <= super::FRESH_BYTES, "memory is bounded");

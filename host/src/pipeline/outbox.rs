@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::arrivals::Arrivals;
 use super::decision::Decision;
 use super::inputs::Inputs;
-use super::refill::{Refill, Source};
+use super::refill::{Refill, Refilled, Source};
 use crate::config;
 use crate::journal::{Lsn, Progress};
 use crate::metrics::Metrics;
@@ -24,6 +25,9 @@ const MAX_DECISIONS: usize = 1_024;
 const MAX_BYTES: usize = 8 << 20;
 /// Bytes of entries that are taken at once; one decision more may go over it.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// How long to wait before a journal that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// The queue of decisions.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct Waiting {
     /// All that were decided after `from`, as far as they have entries and are not acknowledged.
     decisions: VecDeque<Arc<Decision>>,
     from: Lsn,
+    /// The journal has no entries between these two.
+    clear: (Lsn, Lsn),
     /// Everything up to here is decided.
     decided: Lsn,
     bytes: usize,
@@ -53,6 +59,24 @@ struct Waiting {
 impl Waiting {
     fn has_room(&self) -> bool {
         self.decisions.len() < MAX_DECISIONS && self.bytes < MAX_BYTES
+    }
+
+    /// Where to look for what follows `after`.
+    fn start(&self, after: Lsn) -> Lsn {
+        let (from, through) = self.clear;
+        if (from..through).contains(&after) {
+            through
+        } else {
+            after
+        }
+    }
+
+    /// Nothing between the two has entries.
+    fn pass(&mut self, after: Lsn, through: Lsn) {
+        self.clear = match self.clear {
+            (from, end) if end == after => (from, through),
+            _ => (after, through),
+        };
     }
 
     fn after(&self, after: Lsn) -> impl Iterator<Item = &Arc<Decision>> {
@@ -142,25 +166,41 @@ impl Outbox {
     }
 
     /// Decisions after `after`, in order, at most `most` and some megabytes, from memory or, what memory does not hold, from the
-    /// journal. They stay until they are acknowledged. Waits while there are none; `None`: there will be none. Safe to cancel.
+    /// journal. They stay until they are acknowledged. Waits while there are none; `None`: there will be none. An empty list:
+    /// there are some at or below `after`, to be acknowledged. Safe to cancel.
     pub async fn next(&self, after: Lsn, most: usize) -> Option<Vec<Arc<Decision>>> {
         loop {
-            let from = self.lock().from;
-            if after < from {
-                let mut refill = self.refill.lock().await;
-                let again = refill.next(after, from, most, MAX_BATCH_BYTES).await;
-                if !again.is_empty() {
-                    return Some(again);
+            let (start, from) = {
+                let waiting = self.lock();
+                let is_stale = |oldest: &Arc<Decision>| oldest.lsn <= after;
+                if waiting.decisions.front().is_some_and(is_stale) {
+                    return Some(Vec::new());
                 }
-                // Nothing between the two has an entry, so memory has all that follows.
-                let mut waiting = self.lock();
-                waiting.from = waiting.from.min(after);
+                (waiting.start(after), waiting.from)
+            };
+            if start < from {
+                let mut refill = self.refill.lock().await;
+                match refill.next(start, from, most, MAX_BATCH_BYTES).await {
+                    Ok(Refilled::Decisions(decisions)) => return Some(decisions),
+                    Ok(Refilled::Passed(through)) => self.lock().pass(start, through),
+                    Err(error) => {
+                        tracing::error!(%error, after, "journal cannot be read now");
+                        tokio::time::sleep(READ_AGAIN).await;
+                    }
+                }
+                continue;
             }
             if let Some(taken) = self.take(after, most) {
                 return (!taken.is_empty()).then_some(taken);
             }
             self.filled.notified().await;
         }
+    }
+
+    /// Nothing more comes, and nothing is here.
+    pub fn is_finished(&self) -> bool {
+        let waiting = self.lock();
+        waiting.closed && waiting.decisions.is_empty()
     }
 
     /// `None`: nothing yet; empty: nothing any more.
@@ -183,8 +223,9 @@ impl Outbox {
     /// The highest number such that everything up to it is decided and no entry lies between `after` and it.
     pub fn passed(&self, after: Lsn) -> Lsn {
         let waiting = self.lock();
-        if after < waiting.from {
-            return after;
+        let start = waiting.start(after);
+        if start < waiting.from {
+            return start;
         }
         let next = waiting.after(after).next();
         next.map_or(waiting.decided, |next| next.lsn - 1).max(after)
@@ -207,11 +248,13 @@ impl Outbox {
         gone
     }
 
-    /// How many events of decisions from `first` on are still held in memory.
-    pub(super) fn held_from(&self, first: Lsn) -> u64 {
+    /// How many events of the decisions from `first` up to `last` are still held in memory.
+    pub(super) fn held(&self, first: Lsn, last: Lsn) -> u64 {
         let waiting = self.lock();
         let held = waiting.after(first.saturating_sub(1));
-        held.map(|decision| decision.events.len() as u64).sum()
+        held.take_while(|decision| decision.lsn <= last)
+            .map(|decision| decision.events.len() as u64)
+            .sum()
     }
 
     fn show(&self, waiting: &Waiting) {
@@ -318,7 +361,7 @@ mod tests {
             let mut decisions = Vec::new();
             while self.inputs.waiting() > 0 {
                 for input in self.inputs.take(64).0 {
-                    let has_entries = input.lsn % nth == 0;
+                    let has_entries = input.head.lsn % nth == 0;
                     let outcome = match has_entries {
                         true => Outcome::Streams(vec!["stream".into()]),
                         false => Outcome::Unrouted,
@@ -329,16 +372,16 @@ mod tests {
                         outcome,
                     };
                     let payload = encode(std::slice::from_ref(&became), Vec::new()).unwrap();
-                    self.inputs.journal().decide(input.lsn, 1, &payload);
+                    self.inputs.journal().decide(input.head.lsn, 1, &payload);
                     if has_entries {
-                        self.expected.push(input.lsn);
-                        let event = super::super::decision::event_of(input.kind, input.bytes);
-                        let (lsn, at_us) = (input.lsn, 1);
+                        self.expected.push(input.head.lsn);
+                        let event = super::super::decision::event_of(input.head.kind, input.bytes);
+                        let (lsn, at_us) = (input.head.lsn, 1);
                         let origin = Origin { lsn, at_us };
                         let event = event.unwrap();
                         let delivery = self.routes.deliver(&event, &became.outcome, origin);
                         decisions.push(Decision {
-                            lsn: input.lsn,
+                            lsn: input.head.lsn,
                             received_us: 0,
                             decided_us: 1,
                             events: delivery.into_iter().collect(),

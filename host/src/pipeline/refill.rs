@@ -3,11 +3,14 @@
 //! Two readers go through the journal side by side, one over inputs, one over decisions. What one of them cannot find any more
 //! is counted and passed over.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::decision::Decision;
-use crate::journal::{Disk, Lsn, Reader, Record};
+use crate::journal::{Disk, Head, Kind, Lsn, Reader, Record};
 use crate::metrics::Metrics;
 use crate::route::Routes;
 
@@ -33,11 +36,28 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// What a read of the journal came to.
+#[derive(Debug)]
+pub(super) enum Refilled {
+    /// These have entries; never empty.
+    Decisions(Vec<Arc<Decision>>),
+    /// None up to here has.
+    Passed(Lsn),
+}
+
 /// A place in the journal, kept from one call to the next.
 #[derive(Debug)]
 pub(super) struct Refill {
     source: Source,
     readers: Option<Readers>,
+    /// A read that goes on although nobody waits for it any more; there is never more than one.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    after: Lsn,
+    read: JoinHandle<(Readers, io::Result<Refilled>)>,
 }
 
 impl Refill {
@@ -45,54 +65,51 @@ impl Refill {
         Refill {
             source,
             readers: None,
+            running: None,
         }
     }
 
-    /// The next decisions after `after` and up to `to` that have entries; empty when there are none.
+    /// Reads on after `after`, for a while, and not beyond `to`. Safe to cancel: the next call finds what was read.
     pub(super) async fn next(
         &mut self,
         after: Lsn,
         to: Lsn,
         most: usize,
         max_bytes: usize,
-    ) -> Vec<Arc<Decision>> {
-        let source = self.source.clone();
-        let readers = self.readers.take().filter(|readers| readers.at == after);
-        let mut readers = readers.unwrap_or_else(|| Readers::new(&source, after));
-        // Reading may wait for the disk, which is no work for the runtime's threads.
-        let read = tokio::task::spawn_blocking(move || {
-            let mut decisions = Vec::new();
-            while decisions.is_empty() {
-                match readers.read(&source, to, most, max_bytes, &mut decisions) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::error!(%error, after, "journal cannot be read: what it holds there is not sent again");
-                        source.metrics.unhealable.inc();
-                        break;
-                    }
-                }
-            }
-            (readers, decisions)
+    ) -> io::Result<Refilled> {
+        if let Some(other) = self.running.as_mut().filter(|other| other.after != after) {
+            // What it found is of no use here.
+            let _done = (&mut other.read).await;
+            self.running = None;
+        }
+        let running = self.running.get_or_insert_with(|| {
+            let source = self.source.clone();
+            let readers = self.readers.take().filter(|readers| readers.at == after);
+            // Reading may wait for the disk, which is no work for the runtime's threads.
+            let read = tokio::task::spawn_blocking(move || {
+                let mut readers = readers.unwrap_or_else(|| Readers::new(&source, after));
+                let refilled = readers.read(&source, to, most, max_bytes);
+                (readers, refilled)
+            });
+            Running { after, read }
         });
-        let Ok((mut readers, decisions)) = read.await else {
-            return Vec::new();
-        };
-        readers.at = decisions
-            .last()
-            .map_or(after, |last: &Arc<Decision>| last.lsn);
-        self.readers = Some(readers);
-        decisions
+        let done = (&mut running.read).await;
+        self.running = None;
+        let (readers, refilled) = done.map_err(io::Error::other)?;
+        self.readers = refilled.is_ok().then_some(readers);
+        refilled
     }
 }
 
 #[derive(Debug)]
 struct Readers {
-    /// What was handed out last: only a call that goes on there may use them.
+    /// How far they have come: only a call that goes on there may use them.
     at: Lsn,
     inputs: Reader,
     decisions: Reader,
     input: Option<Record>,
+    /// The last decision that met its input.
+    matched: Lsn,
     /// A decision that was read and is still to be made.
     waiting: Option<Record>,
 }
@@ -104,62 +121,76 @@ impl Readers {
             inputs: Reader::inputs_after(Arc::clone(&source.disk), &source.dir, after),
             decisions: Reader::decisions_after(Arc::clone(&source.disk), &source.dir, after),
             input: None,
+            matched: after,
             waiting: None,
         }
     }
 
-    /// Reads on, for a while; false at the end.
     fn read(
         &mut self,
         source: &Source,
         to: Lsn,
         most: usize,
         max_bytes: usize,
-        into: &mut Vec<Arc<Decision>>,
-    ) -> std::io::Result<bool> {
-        let mut bytes = 0;
+    ) -> io::Result<Refilled> {
+        let (mut made, mut bytes) = (Vec::new(), 0);
         for _ in 0..MOST_READ {
-            if into.len() >= most || bytes >= max_bytes {
-                return Ok(true);
+            if made.len() >= most || bytes >= max_bytes {
+                break;
             }
-            let decision = match self.waiting.take() {
-                Some(decision) => decision,
-                None => match self.decisions.next()? {
-                    Some(decision) => decision,
-                    None => return Ok(false),
-                },
+            if self.waiting.is_none() {
+                self.waiting = self.decisions.next()?;
+            }
+            let Some(decision) = self.waiting.take_if(|next| next.head.lsn <= to) else {
+                self.at = to;
+                break;
             };
-            if decision.head.lsn > to {
-                self.waiting = Some(decision);
-                return Ok(false);
-            }
-            if let Some(made) = self.make(source, &decision)? {
-                bytes += made.bytes();
-                into.push(Arc::new(made));
+            self.at = decision.head.lsn;
+            if let Some(decision) = self.make(source, &decision)? {
+                bytes += decision.bytes();
+                made.push(Arc::new(decision));
             }
         }
-        Ok(true)
+        match made.last() {
+            Some(last) => {
+                // The caller goes on after what it was given.
+                self.at = last.lsn;
+                Ok(Refilled::Decisions(made))
+            }
+            None => Ok(Refilled::Passed(self.at)),
+        }
     }
 
-    fn make(&mut self, source: &Source, decision: &Record) -> std::io::Result<Option<Decision>> {
+    fn make(&mut self, source: &Source, decision: &Record) -> io::Result<Option<Decision>> {
         let lsn = decision.head.lsn;
         while self.input.as_ref().is_none_or(|input| input.head.lsn < lsn) {
+            let passed = self.input.take();
+            if let Some(input) = passed.filter(|input| input.head.lsn > self.matched) {
+                self.give_up(source, &input.head, "its decision is gone");
+            }
             match self.inputs.next()? {
                 Some(input) => self.input = Some(input),
                 None => break,
             }
         }
-        let made = match self.input.as_ref().filter(|input| input.head.lsn == lsn) {
-            Some(input) => {
-                Decision::again(input, decision, &source.routes).map_err(|error| error.to_string())
-            }
-            // A decision of nothing: its input was damaged.
-            None => Err("its input is gone".to_owned()),
+        self.matched = lsn;
+        let Some(input) = self.input.as_ref().filter(|input| input.head.lsn == lsn) else {
+            self.give_up(source, &decision.head, "its input is gone");
+            return Ok(None);
         };
-        made.map(Ok).unwrap_or_else(|error| {
-            tracing::error!(lsn, error, "decision cannot be sent again");
+        match Decision::again(input, decision, &source.routes) {
+            Ok(made) => Ok(made),
+            Err(error) => {
+                self.give_up(source, &decision.head, &error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    fn give_up(&self, source: &Source, head: &Head, why: &str) {
+        if head.kind.is_event() || head.kind == Kind::Decision {
+            tracing::error!(lsn = head.lsn, why, "event cannot be sent again");
             source.metrics.unhealable.inc();
-            Ok(None)
-        })
+        }
     }
 }

@@ -195,11 +195,12 @@ impl Pipeline {
     /// Writes to the journal what was decided, what arrived and what was acknowledged; then the decisions may go out.
     fn record(&mut self, turn: &mut Turn) -> Stop {
         let has_room = self.outbox.has_room();
-        // While the disk takes nothing, memory is bounded where it arrives: only what can be decided now is taken from there.
-        let most = match (self.inputs.trouble().is_some(), has_room) {
-            (false, _) => ARRIVALS,
-            (true, true) => BATCH,
-            (true, false) => 0,
+        self.inputs.retry();
+        // While the disk takes nothing, memory is bounded where it arrives: only what can be decided soon is taken from there.
+        let most = match self.inputs.trouble().is_some() {
+            false => ARRIVALS,
+            true if has_room && self.inputs.unjournaled() < ARRIVALS as u64 => BATCH,
+            true => 0,
         };
         let (arrivals, stop) = self.arrivals.take(most);
         for arrival in arrivals {
@@ -302,8 +303,8 @@ impl Pipeline {
         }
         drop(ticking);
         let decided_us = clock::now_us();
-        for input in inputs.iter().filter(|input| input.kind.is_event()) {
-            let latency = decided_us.saturating_sub(input.received_us);
+        for input in inputs.iter().filter(|input| input.head.kind.is_event()) {
+            let latency = decided_us.saturating_sub(input.head.at_us);
             self.metrics.reader_latency.observe(latency);
         }
         // The accounts before the decisions go out, so that what the writer settles is pending by then.
@@ -315,7 +316,7 @@ impl Pipeline {
 
     /// What happens to one input: it is parsed, filtered, routed; its decision goes to the journal and, as entries, to the outbox.
     fn decide(&mut self, input: &Input, at_us: u64, turn: &mut Turn) {
-        let lsn = input.lsn;
+        let lsn = input.head.lsn;
         let origin = Origin { lsn, at_us };
         let mut events = Vec::new();
         let became = match self.filter(input, &mut turn.decided) {
@@ -346,7 +347,7 @@ impl Pipeline {
         if !events.is_empty() {
             turn.decisions.push(Decision {
                 lsn,
-                received_us: input.received_us,
+                received_us: input.head.at_us,
                 decided_us: at_us,
                 events,
             });
@@ -355,16 +356,16 @@ impl Pipeline {
 
     /// Runs the filters over an input; an error says why it is no event.
     fn filter(&mut self, input: &Input, decided: &mut Vec<Decided>) -> Result<(), String> {
-        let Some(format) = format(input.kind) else {
+        let Some(format) = format(input.head.kind) else {
             let names = String::from_utf8_lossy(&input.bytes);
-            self.chain.tick(&names, input.received_us, decided);
+            self.chain.tick(&names, input.head.at_us, decided);
             return Ok(());
         };
         let event = Event::parse(format, input.bytes.clone()).map_err(|error| error.to_string())?;
         if event.repaired() {
             self.metrics.repaired.inc();
         }
-        let now_us = event.timestamp().unwrap_or(input.received_us);
+        let now_us = event.timestamp().unwrap_or(input.head.at_us);
         self.chain.handle(event, now_us, decided);
         Ok(())
     }
@@ -416,11 +417,16 @@ impl Pipeline {
     /// Everything that came is in the journal, or counted as lost where the disk took nothing.
     fn end(mut self, turn: &Turn) {
         self.outbox.close();
-        if let Some(first) = self.inputs.unjournaled() {
-            let left = self.arrivals.len() as u64 + self.inputs.held_from(first);
-            let held = self.outbox.held_from(first);
-            self.ledger.lost("shutdown", left + held);
-        }
+        let trouble = self.inputs.trouble().is_some();
+        let left = if trouble {
+            self.arrivals.len() as u64
+        } else {
+            0
+        };
+        let unkept = self.inputs.unkept();
+        let held = unkept.map_or(0, |(first, last)| self.outbox.held(first, last));
+        self.ledger
+            .lost("shutdown", left + self.inputs.unjournaled() + held);
         if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
             store(&self.state(), &self.dir);
         }

@@ -301,6 +301,11 @@ impl Batch {
         }
     }
 
+    /// All entries are as they were decided.
+    pub(super) fn is_unaltered(&self) -> bool {
+        self.altered.is_empty()
+    }
+
     /// Writes half of the decisions; false if there is no half.
     pub(super) fn halve(&mut self) -> bool {
         if self.size < 2 || self.awaits_letters() {

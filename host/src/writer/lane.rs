@@ -86,6 +86,8 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Lane {
     identity: Identity,
+    /// The cursor was ours once in this process.
+    has_held: bool,
     routes: Arc<Routes>,
     replayed: Lsn,
     standing: Standing,
@@ -110,6 +112,7 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(origin: Origin, routes: Arc<Routes>) -> Lane {
         Lane {
+            has_held: false,
             identity: origin.identity,
             routes,
             replayed: origin.replayed,
@@ -171,10 +174,16 @@ impl Lane {
         if let Some(batch) = &mut self.in_flight
             && let Some(Question::Batch(_)) = question
         {
-            batch.deaths = match loss {
-                Loss::Closed => batch.deaths + 1,
-                Loss::GivenUp => 0,
-            };
+            match loss {
+                Loss::Closed => batch.deaths += 1,
+                Loss::GivenUp => {
+                    batch.deaths = 0;
+                    // It may be more than this connection carries in the time allowed.
+                    if batch.is_unaltered() && batch.halve() {
+                        self.most = (self.most / 2).max(1);
+                    }
+                }
+            }
         }
         // A cursor without decisions is made anew when it is due.
         self.in_flight.take_if(|batch| batch.decisions().is_empty());
@@ -301,7 +310,10 @@ impl Lane {
             return;
         };
         let is_full = decisions.len() >= self.most;
-        self.most = if is_full { BATCH_OF_BACKLOG } else { BATCH };
+        self.most = match is_full {
+            true => (self.most * 2).min(BATCH_OF_BACKLOG),
+            false => BATCH,
+        };
         self.in_flight = Some(Batch::new(decisions, passed));
     }
 
@@ -330,6 +342,16 @@ impl Lane {
         settlement.map_or_else(Settled::default, |settlement| {
             settlement.account(given_back, self.replayed)
         })
+    }
+
+    /// What the outbox gave back of what Redis had already when this process decided it.
+    pub(super) fn passed(&self, given_back: Vec<Arc<Decision>>) -> Settled {
+        let settlement = Settlement {
+            through: self.standing.position(),
+            batch: None,
+            high: self.standing.high,
+        };
+        settlement.account(given_back, self.replayed)
     }
 
     /// The replies to [`Step::Send`].
@@ -405,6 +427,10 @@ impl Lane {
             }
         }
         let position = self.standing.position();
+        if !std::mem::replace(&mut self.has_held, true) && place.lsn >= position {
+            // What an earlier process decided and the journal gave up before it could be sent.
+            self.note_unhealable(retained, place.lsn);
+        }
         if place.lsn < position {
             self.note_unhealable(retained, place.lsn);
             self.heal(place.lsn);

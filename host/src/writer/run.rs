@@ -30,6 +30,8 @@ use crate::route::{Entry, Routes};
 const MAX_DELAY: Duration = Duration::from_secs(5);
 /// How often the router's name is looked for while it is not known.
 const NAME: Duration = Duration::from_millis(100);
+/// How often the pipeline is told what Redis has.
+const PUBLISH: Duration = Duration::from_millis(100);
 /// An idle connection is asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(1);
 
@@ -109,8 +111,27 @@ struct State {
     upkeep: Upkeep,
     /// What Redis last said of an entry that it did not take: it is logged once.
     refusal: Option<String>,
-    /// What the pipeline was told last.
-    published: Option<Lsn>,
+    published: Published,
+}
+
+/// What the pipeline was told last of what Redis has, and when.
+#[derive(Default)]
+struct Published(Option<(Lsn, Instant)>);
+
+impl Published {
+    /// Tells it, for the journal's mark: at once what is less than before, the rest now and then.
+    fn tell(&mut self, known: &Acknowledged, seen: &Seen) {
+        let now = Instant::now();
+        let is_due = match self.0 {
+            Some((lsn, _)) if lsn == known.lsn => false,
+            Some((lsn, at)) => known.lsn < lsn || now.duration_since(at) >= PUBLISH,
+            None => true,
+        };
+        if is_due {
+            self.0 = Some((known.lsn, now));
+            seen.acknowledge(known.lsn, known.encode());
+        }
+    }
 }
 
 /// All that can wake an idle lane.
@@ -127,7 +148,7 @@ impl Writer {
             lane: None,
             upkeep: Upkeep::new(self.trim_interval),
             refusal: None,
-            published: None,
+            published: Published::default(),
         };
         let mut backoff =
             Backoff::new(Duration::from_secs(1).min(self.settings.timeout), MAX_DELAY);
@@ -161,6 +182,9 @@ impl Writer {
             };
             self.link.waiting(&error.to_string(), delay);
         };
+        if let Some(lane) = &state.lane {
+            Published::default().tell(lane.known(), &self.seen);
+        }
         self.link.stopped();
         end
     }
@@ -195,6 +219,11 @@ impl Writer {
                             state.upkeep.run(connection, routes, metrics).await?;
                             continue;
                         }
+                        Wake::Taken(Some(decisions)) if decisions.is_empty() => {
+                            let settled = lane.passed(self.outbox.acknowledged(after));
+                            self.account(&settled);
+                            continue;
+                        }
                         Wake::Taken(decisions) => {
                             let last = decisions.iter().flatten().last();
                             let last = last.map_or(after, |last| last.lsn);
@@ -210,11 +239,7 @@ impl Writer {
                 step => step,
             };
             let end = self.act(connection, lane, step).await?;
-            let known = lane.known();
-            if state.published != Some(known.lsn) {
-                state.published = Some(known.lsn);
-                self.seen.acknowledge(known.lsn, known.encode());
-            }
+            state.published.tell(lane.known(), &self.seen);
             for note in lane.notes() {
                 self.note(&note, &mut state.refusal);
             }
@@ -238,11 +263,10 @@ impl Writer {
             if let Some(router) = self.seen.router.get() {
                 break router.clone();
             }
-            tokio::select! {
-                biased;
-                () = sleep(NAME) => {}
-                () = self.closed() => return Ok(None),
+            if self.outbox.is_finished() {
+                return Ok(None);
             }
+            sleep(NAME).await;
             if next_ping <= Instant::now() {
                 connection.ping().await?;
                 next_ping = Instant::now() + PING;
@@ -259,13 +283,6 @@ impl Writer {
             replayed: self.source.replayed,
         };
         Ok(Some(Lane::new(origin, Arc::clone(&self.routes))))
-    }
-
-    /// Ready when the outbox is closed and empty; never, if there is something in it.
-    async fn closed(&self) {
-        if self.outbox.next(self.source.begin, 1).await.is_some() {
-            std::future::pending::<()>().await;
-        }
     }
 
     async fn wait(&self, after: Lsn, most: usize, until: Instant, trim: Instant) -> Wake {
