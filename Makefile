@@ -15,8 +15,8 @@ test: toolchain redis
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 	$(CARGO) test --workspace
 
-## The benchmarks of the event path.
-bench: toolchain filters
+## The benchmarks of the event path, the journal and the transaction.
+bench: toolchain redis filters
 	$(CARGO) build --profile filter --target wasm32-wasip2 -p yardstick
 	$(CARGO) bench -p jackfield
 

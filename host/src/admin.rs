@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -170,7 +171,6 @@ pub async fn serve(listener: TcpListener, view: Arc<View>) -> std::io::Result<()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/dead/replay", post(replay))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(view);
     axum::serve(
         listener,
@@ -221,18 +221,21 @@ enum Letter {
 }
 
 /// Answers with the number of the new input once it is in the journal.
-async fn replay(
-    State(view): State<Arc<View>>,
-    headers: HeaderMap,
-    body: axum::body::Bytes,
-) -> Response {
-    if !has_token(&view.token, &headers) {
+async fn replay(State(view): State<Arc<View>>, request: Request) -> Response {
+    // Before the body is read: who may not replay may not fill the memory either.
+    if !has_token(&view.token, request.headers()) {
         let why = match view.token.is_empty() {
             true => "replaying needs a token: set http.token\n",
             false => "replaying needs the token of http.token (Authorization: Bearer …)\n",
         };
         return (StatusCode::FORBIDDEN, why).into_response();
     }
+    let body = match to_bytes(request.into_body(), MAX_BODY).await {
+        Ok(body) => body,
+        Err(error) => {
+            return (StatusCode::PAYLOAD_TOO_LARGE, format!("{error}\n")).into_response();
+        }
+    };
     let text = match serde_json::from_slice(&body) {
         Ok(Letter::Event(text) | Letter::Frame(text)) => text,
         Err(error) => {

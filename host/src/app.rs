@@ -140,6 +140,7 @@ impl App {
             Output::Stdout => {
                 let printer = Printer {
                     outbox: Arc::clone(&outbox),
+                    seen: Arc::clone(&view.seen),
                     ledger: Arc::clone(&view.ledger),
                     metrics: Arc::clone(&view.metrics),
                     link: Arc::clone(&view.redis),

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Worker {
     thread: JoinHandle<()>,
-    ended: oneshot::Receiver<()>,
+    /// Taken when it was seen.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl Worker {
@@ -27,13 +28,17 @@ impl Worker {
                 let _runtime = runtime.enter();
                 run();
             })?;
+        let ended = Some(ended);
         Ok(Worker { thread, ended })
     }
 
     /// Ready when the thread has ended, however.
     pub async fn ended(&mut self) {
-        // The sender never sends: it is dropped.
-        let _dropped = (&mut self.ended).await;
+        if let Some(ended) = &mut self.ended {
+            // The sender never sends: it is dropped.
+            let _dropped = ended.await;
+            self.ended = None;
+        }
     }
 
     /// Waits for the end; false if it was a panic.

@@ -618,11 +618,33 @@ pub fn request(
     path: &str,
     headers: &str,
 ) -> std::io::Result<(u16, String, String)> {
+    exchange(address, method, path, headers, "")
+}
+
+/// A POST by hand with a body: status code and body.
+pub fn post(
+    address: SocketAddr,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
+    let headers = format!("{headers}Content-Length: {}\r\n", body.len());
+    let (code, _, answer) = exchange(address, "POST", path, &headers, body)?;
+    Ok((code, answer))
+}
+
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> std::io::Result<(u16, String, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n{body}"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

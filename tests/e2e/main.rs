@@ -1,9 +1,12 @@
 //! The promises of Jackfield, one module each, over a real redis-server, the real binary and a simulated FreeSWITCH.
 
+mod backlog;
 mod captures;
 mod captures_simulator;
 mod cli;
+mod consumers;
 mod crash;
+mod dead;
 mod delivery;
 mod demo;
 mod disk;

@@ -1,6 +1,7 @@
 //! `jackfield run`, and what it shares with the demo: the log and the signals.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -53,6 +54,8 @@ impl Run {
         };
         if let Some(folder) = &folder {
             config.journal.dir = folder.path.join("journal");
+            config.journal.max_size = PRINTED;
+            config.journal.retain = Duration::from_secs(1);
         }
         let ran = runtime().map_err(AppError::Thread).and_then(|runtime| {
             let ended = runtime.block_on(async {
@@ -102,6 +105,9 @@ pub(super) fn start_log(log: Log) {
     };
     registry().with(lines.with_filter(levels)).init();
 }
+
+/// The journal of what is only printed.
+const PRINTED: u64 = 256 << 20;
 
 /// Sent by a write beyond a file size limit (`ulimit -f`); its default ends the process. Handled, the write fails like that of a
 /// full disk, and the journal copes.

@@ -75,10 +75,15 @@ impl Chain {
                     digest,
                     limits,
                     why,
-                } => Some(self.refuse(file, old, digest, limits, why.to_string())),
+                } => {
+                    let saved = self.restored.remove(&file);
+                    Some(self.refuse(file, old, saved, (digest, limits), why.to_string()))
+                }
             };
             self.slots.extend(slot);
         }
+        // What is not in the folder now is no filter's state any more.
+        self.restored.clear();
         for (file, slot) in before {
             tracing::info!(
                 filter = &*file,
@@ -100,7 +105,7 @@ impl Chain {
             &self.engine,
             Arc::clone(&file),
             made,
-            saved,
+            saved.clone(),
             metrics,
             now_us,
         ) {
@@ -117,7 +122,7 @@ impl Chain {
                 );
                 slot
             }
-            Err(refusal) => self.refuse(file, old, digest, limits, refusal.to_string()),
+            Err(refusal) => self.refuse(file, old, saved, (digest, limits), refusal.to_string()),
         }
     }
 
@@ -125,8 +130,8 @@ impl Chain {
         &self,
         file: Arc<str>,
         old: Option<Slot>,
-        digest: Arc<str>,
-        limits: FilterLimits,
+        saved: Option<Vec<u8>>,
+        (digest, limits): (Arc<str>, FilterLimits),
         why: String,
     ) -> Slot {
         let metrics = self.metrics.filter(&file);
@@ -148,7 +153,7 @@ impl Chain {
                     filter = &*file, digest = &*digest, error = why, on_error = ?limits.on_error,
                     "filter refused; events are treated by its on_error"
                 );
-                Slot::refused(file, digest, limits, metrics, why)
+                Slot::refused(file, (digest, limits), metrics, saved, why)
             }
         }
     }
@@ -194,6 +199,11 @@ impl Chain {
         (!names.is_empty()).then(|| names.join("\n"))
     }
 
+    /// A tick may have been lost: filters that wait for theirs get another one.
+    pub fn rearm(&mut self, now: Instant) {
+        self.slots.iter_mut().for_each(|slot| slot.rearm(now));
+    }
+
     /// One input through the chain; the event itself comes out first, what was derived of it after it.
     pub fn handle(&mut self, event: Event, now_us: u64, decided: &mut Vec<Decided>) {
         let mut brood = Brood::new();
@@ -222,7 +232,7 @@ impl Chain {
     /// What each filter wants to keep, by its file.
     pub fn save(&mut self, now_us: u64) -> Vec<(Arc<str>, Vec<u8>)> {
         let saved = self.slots.iter_mut().filter_map(|slot| {
-            let saved = slot.save(now_us)?;
+            let saved = slot.save_again(now_us)?;
             Some((Arc::clone(&slot.status.file), saved))
         });
         saved.collect()

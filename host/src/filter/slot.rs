@@ -77,6 +77,8 @@ pub(super) struct Slot {
     read: Values,
     wants: Wants,
     saved: Option<Vec<u8>>,
+    /// `save` failed: it is not called again but for the next version.
+    cannot_save: bool,
     failures: u32,
     rests_until: Option<Instant>,
     tick_every: Option<Duration>,
@@ -187,6 +189,7 @@ impl Slot {
             read: Values::default(),
             wants: Wants::of(&manifest),
             saved,
+            cannot_save: false,
             failures: 0,
             rests_until: None,
             tick_every,
@@ -197,9 +200,9 @@ impl Slot {
     /// A file that cannot run and has no version before it: it acts by its `on_error`.
     pub(super) fn refused(
         file: Arc<str>,
-        digest: Arc<str>,
-        limits: FilterLimits,
+        (digest, limits): (Arc<str>, FilterLimits),
         metrics: FilterMetrics,
+        saved: Option<Vec<u8>>,
         why: String,
     ) -> Slot {
         Slot {
@@ -223,7 +226,8 @@ impl Slot {
                 all: true,
                 ..Wants::default()
             },
-            saved: None,
+            saved,
+            cannot_save: false,
             failures: 0,
             rests_until: None,
             tick_every: None,
@@ -317,10 +321,26 @@ impl Slot {
                     self.metrics.failed(failure.cause());
                     tracing::error!(filter = &*self.status.file, error = %failure, "filter could not save its state");
                     self.instance = None;
+                    self.cannot_save = true;
                 }
             }
         }
         self.saved.clone()
+    }
+
+    /// [`Slot::save`] from time to time; a version that failed at it once would lose its state to it again and again.
+    pub(super) fn save_again(&mut self, now_us: u64) -> Option<Vec<u8>> {
+        if self.cannot_save {
+            return self.saved.clone();
+        }
+        self.save(now_us)
+    }
+
+    /// If it waits for a `tick` that was asked for, it is given another chance.
+    pub(super) fn rearm(&mut self, now: Instant) {
+        if self.next_tick.is_none() {
+            self.next_tick = self.tick_every.map(|every| now + every);
+        }
     }
 
     /// Makes sure that there is an instance, unless it rests.

@@ -216,6 +216,11 @@ impl Journal {
         refusal.is_some_and(|refusal| Instant::now() < refusal.until)
     }
 
+    /// While writes are refused: so is the next one, whatever the time is then.
+    pub fn refuse_next(&mut self) {
+        self.refused = true;
+    }
+
     /// Redis has everything up to `lsn`. It may be less than it was.
     pub fn committed(&mut self, lsn: Lsn) {
         // Nothing lies between what earlier opens left and our first number.

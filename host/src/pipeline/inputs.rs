@@ -59,6 +59,8 @@ pub struct Inputs {
     /// Events that were not taken yet.
     waiting: u64,
     trouble: Option<String>,
+    /// Why it could not be read last, until it can be.
+    unreadable: Option<String>,
     /// The first input that is not in the journal because the disk takes nothing.
     unjournaled: Option<Lsn>,
     /// From and up to these, inputs were decided while the disk took nothing: only memory has them.
@@ -92,6 +94,7 @@ impl Inputs {
             unwritten: Vec::new(),
             behind: None,
             trouble: None,
+            unreadable: None,
             unjournaled: None,
             unkept: None,
         };
@@ -193,6 +196,11 @@ impl Inputs {
         held.filter(|input| input.head.kind.is_event()).count() as u64
     }
 
+    /// Whether memory has room for more that the disk does not take.
+    pub(super) fn has_memory(&self) -> bool {
+        self.unjournaled() < FRESH as u64 / 2 && self.fresh_bytes < FRESH_BYTES
+    }
+
     /// The inputs whose decisions only memory has: from and up to these.
     pub(super) fn unkept(&self) -> Option<(Lsn, Lsn)> {
         match (self.unkept, self.unjournaled) {
@@ -206,9 +214,14 @@ impl Inputs {
 
     /// Where the disk may take something again, what it did not take is appended once more, before anything newer.
     pub(super) fn retry(&mut self) {
-        let Some(first) = self.unjournaled.filter(|_| !self.journal.is_refusing()) else {
+        let Some(first) = self.unjournaled else {
             return;
         };
+        if self.journal.is_refusing() {
+            // Nothing newer may get there before it, even if the disk works a moment later.
+            self.journal.refuse_next();
+            return;
+        }
         for input in self.fresh.iter().filter(|input| input.head.lsn >= first) {
             self.journal.append_again(&input.head, &input.bytes);
             self.unwritten.push((input.head.lsn, None));
@@ -329,10 +342,15 @@ impl Inputs {
             let input = match input {
                 Ok(input) => input,
                 Err(error) => {
-                    tracing::error!(%error, after = self.taken, "journal cannot be read now");
+                    let error = error.to_string();
+                    if self.unreadable.as_ref() != Some(&error) {
+                        tracing::error!(error, after = self.taken, "journal cannot be read now");
+                    }
+                    self.unreadable = Some(error);
                     break;
                 }
             };
+            self.unreadable = None;
             let Some(input) = input.or_else(|| self.pop_fresh()) else {
                 // Nothing is left anywhere: what was between is gone.
                 self.taken = self.last;

@@ -90,7 +90,17 @@ struct Turn {
 impl Pipeline {
     /// Loads the filters with what they saved, and runs what came since again with its outputs discarded.
     pub fn prepare(&mut self, change: Change) {
-        let saved = Saved::load(&self.dir, self.inputs.journal().id());
+        let saved = Saved::load(&self.dir, self.inputs.id()).filter(|saved| {
+            let is_past = saved.lsn <= self.inputs.taken();
+            if !is_past {
+                // Inputs that it knows are decided again: a filter would take them for their own repetition.
+                tracing::warn!(
+                    lsn = saved.lsn,
+                    "saved state is newer than the journal: filters start anew"
+                );
+            }
+            is_past
+        });
         let from = saved.as_ref().map(|saved| saved.lsn);
         self.chain
             .restore(saved.map_or(Vec::new(), |saved| saved.filters));
@@ -179,7 +189,7 @@ impl Pipeline {
         }
         if self.outbox.has_room() {
             let (inputs, gone) = self.inputs.take(BATCH);
-            self.ledger.lost("journal_damaged", gone);
+            self.lost("journal_damaged", gone);
             if !inputs.is_empty() {
                 return Wake::Inputs(inputs);
             }
@@ -199,7 +209,7 @@ impl Pipeline {
         // While the disk takes nothing, memory is bounded where it arrives: only what can be decided soon is taken from there.
         let most = match self.inputs.trouble().is_some() {
             false => ARRIVALS,
-            true if has_room && self.inputs.unjournaled() < ARRIVALS as u64 => BATCH,
+            true if has_room && self.inputs.has_memory() => BATCH,
             true => 0,
         };
         let (arrivals, stop) = self.arrivals.take(most);
@@ -221,12 +231,20 @@ impl Pipeline {
                 .show_journal(|shown| shown.acknowledged = acknowledged.lsn);
         }
         let lost = self.inputs.write();
-        self.ledger.lost("journal_full", lost);
+        self.lost("journal_full", lost);
         self.inputs.journal().tidy(now);
         self.show_journal();
         let decisions = std::mem::take(&mut turn.decisions);
         self.outbox.push(decisions, self.inputs.taken());
         stop
+    }
+
+    /// Inputs are gone, and with them perhaps a tick that its filter waits for.
+    fn lost(&mut self, cause: &'static str, events: u64) {
+        if events > 0 {
+            self.ledger.lost(cause, events);
+            self.chain.rearm(Instant::now());
+        }
     }
 
     /// One arrival gets its number, unless it comes from another FreeSWITCH than the journal's.
@@ -252,7 +270,8 @@ impl Pipeline {
 
     fn show_journal(&mut self) {
         let trouble = self.inputs.trouble().map(str::to_owned);
-        self.outbox.show_broken(trouble.is_some());
+        let unkept = self.inputs.unkept().map_or(0, |(_, last)| last);
+        self.outbox.show_broken(trouble.is_some(), unkept);
         let waiting = self.inputs.waiting();
         let bytes = self.inputs.journal().size();
         let oldest_us = self.inputs.oldest_us();
@@ -427,7 +446,9 @@ impl Pipeline {
         let held = unkept.map_or(0, |(first, last)| self.outbox.held(first, last));
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
-        if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
+        // A disk that hangs is not waited for.
+        let is_storing = turn.storing.as_ref().is_some_and(|one| !one.is_finished());
+        if turn.saved != self.inputs.taken() && !self.chain.is_empty() && !is_storing {
             store(&self.state(), &self.dir);
         }
         self.inputs.close();

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::End;
+use super::{Acknowledged, End};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::pipeline::Outbox;
+use crate::pipeline::{Outbox, Seen};
 use crate::route::Entry;
 
 /// The writer of `--stdout`.
 pub struct Printer {
     /// Where decisions come from.
     pub outbox: Arc<Outbox>,
+    /// Learns what need not be journaled any longer.
+    pub seen: Arc<Seen>,
     /// The accounts.
     pub ledger: Arc<Ledger>,
     /// Latencies.
@@ -66,6 +68,11 @@ impl Printer {
             self.ledger.written(delivered, dead);
             printed = decisions.last().map_or(printed, |last| last.lsn);
             self.outbox.acknowledged(printed);
+            let known = Acknowledged {
+                lsn: printed,
+                ..Acknowledged::default()
+            };
+            self.seen.acknowledge(printed, known.encode());
         }
         Ok(())
     }
