@@ -69,6 +69,10 @@ pub struct Metrics {
     pub journal_age: Gauge,
     /// `jackfield_journal_broken`: 1 while the disk takes nothing.
     pub journal_broken: Gauge,
+    /// `jackfield_journal_quarantined`: places whose bytes were damaged and were skipped.
+    pub journal_quarantined: Gauge,
+    /// `jackfield_journal_poisoned`: segments whose sync failed.
+    pub journal_poisoned: Gauge,
     reserve: Family<StreamLabel, Gauge<f64, AtomicU64>>,
     filters: Families,
 }
@@ -172,6 +176,8 @@ impl Metrics {
             journal_bytes: Gauge::default(),
             journal_age: Gauge::default(),
             journal_broken: Gauge::default(),
+            journal_quarantined: Gauge::default(),
+            journal_poisoned: Gauge::default(),
             reserve: Family::default(),
             filters,
             registry: Registry::default(),
@@ -250,6 +256,16 @@ impl Metrics {
             "jackfield_journal_broken",
             "1 while the disk takes nothing",
             self.journal_broken.clone(),
+        );
+        r.register(
+            "jackfield_journal_quarantined",
+            "Places of the journal whose bytes were damaged and were skipped",
+            self.journal_quarantined.clone(),
+        );
+        r.register(
+            "jackfield_journal_poisoned",
+            "Segments of the journal whose sync failed",
+            self.journal_poisoned.clone(),
         );
         r.register(
             "jackfield_consumer_reserve_ratio",

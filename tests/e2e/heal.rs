@@ -93,6 +93,38 @@ async fn a_redis_that_goes_back_again_and_again_under_load_is_healed_each_time()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lagging_replica_that_is_promoted_is_healed() {
+    let (switch, redis, host) = host_with(200).await;
+    let lagging = Redis::start();
+    let of = |other: &Redis| {
+        [
+            "REPLICAOF".to_owned(),
+            "127.0.0.1".to_owned(),
+            other.port.to_string(),
+        ]
+    };
+    let words = of(&redis);
+    lagging.ask::<()>(&words.each_ref().map(String::as_str));
+    wait_for("the replica has it all", || {
+        (lagging.ask::<u64>(&["XLEN", STREAM]) == 200).then_some(())
+    });
+    lagging.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    numbered::fire(&switch, 200..500);
+    host.wait_settled(500);
+    // What the replica holds takes the place of the master's, at the same address.
+    let words = of(&lagging);
+    redis.ask::<()>(&words.each_ref().map(String::as_str));
+    wait_for("it has what the replica had", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) == 200).then_some(())
+    });
+    numbered::fire(&switch, 500..600);
+    redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let status = wait_complete(&host, &redis, 600);
+    assert_eq!(status["counts"]["delivered"], 600, "each once: {status:#}");
+    assert_eq!(healed(&host), 300, "what the replica had missed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_redis_is_filled_again() {
     let (switch, redis) = (switch().await, Redis::start());
     let host = setup(&switch, &redis).start();

@@ -220,6 +220,23 @@ async fn a_full_redis_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_full_again_and_again_under_load_gets_each_event_once() {
+    let (switch, redis) = (switch().await, Redis::start());
+    let host = setup(&switch, &redis).start();
+    host.wait_ready();
+    let firing = Firing::start(&switch);
+    for _ in 0..4 {
+        wait_growth(&redis);
+        // In the middle of whatever batch is on its way.
+        redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+        wait_not_ready(&host, "redis: refuses to write: OOM command not allowed");
+        redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    }
+    wait_growth(&redis);
+    check_all(&host, &redis, firing.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_becomes_a_replica_is_not_ready_until_it_is_a_master_again() {
     let (switch, redis) = (switch().await, Redis::start());
     let host = setup(&switch, &redis).start();

@@ -281,13 +281,17 @@ impl Pipeline {
         metrics.reader_size.set(gauge(waiting + arrivals));
         metrics.journal_bytes.set(gauge(bytes));
         metrics.journal_broken.set(i64::from(trouble.is_some()));
+        let quarantined = self.inputs.quarantined();
+        let poisoned = self.inputs.progress().poisoned();
+        metrics.journal_quarantined.set(gauge(quarantined));
+        metrics.journal_poisoned.set(gauge(poisoned));
         let age_us = oldest_us.map_or(0, |oldest| clock::now_us().saturating_sub(oldest));
         metrics.journal_age.set(gauge(age_us / 1_000_000));
         self.seen.show_journal(|shown| {
             shown.trouble = trouble;
             shown.bytes = bytes;
-            shown.quarantined = self.inputs.quarantined();
-            shown.poisoned = self.inputs.progress().poisoned();
+            shown.quarantined = quarantined;
+            shown.poisoned = poisoned;
             shown.last = self.inputs.last();
             shown.decided = self.inputs.taken();
             shown.waiting = waiting;
