@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::journal::disk::Disk;
-use crate::journal::format::{Head, Lsn, Record, file_name, number_of};
+use crate::journal::format::{Head, Kind, Lsn, Record, file_name, number_of};
 use crate::journal::scan::Scan;
 
 /// A place in a journal.
@@ -33,6 +33,8 @@ pub struct Reader {
 enum Wanted {
     Inputs,
     Decisions,
+    /// Those that were made once more, later in the files than decisions with higher numbers.
+    DecidedAgain,
     All,
 }
 
@@ -45,6 +47,12 @@ impl Reader {
     /// The decisions about inputs above `lsn`, one for each.
     pub fn decisions_after(disk: Arc<dyn Disk>, dir: &Path, lsn: Lsn) -> Reader {
         Reader::new(disk, dir, Wanted::Decisions, lsn)
+    }
+
+    /// The decisions about inputs above `lsn` that [`Reader::decisions_after`] passes over, because they were made once more after
+    /// later ones: where a power cut or damage had taken the first ones.
+    pub fn decided_again_after(disk: Arc<dyn Disk>, dir: &Path, lsn: Lsn) -> Reader {
+        Reader::new(disk, dir, Wanted::DecidedAgain, lsn)
     }
 
     /// Every record as it lies in the files: marks are repeated at the start of a segment, and what was written again after
@@ -110,11 +118,15 @@ impl Reader {
             return Ok(None);
         };
         while let Some(met) = scan.advance()? {
-            let Some(head) = met.head.filter(|head| self.wanted.takes(head, self.after)) else {
+            let Some(head) = met.head else {
                 continue;
             };
-            if self.wanted != Wanted::All {
-                self.after = head.lsn;
+            let is_wanted = self.wanted.takes(&head, self.after);
+            if self.wanted.counts(&head) {
+                self.after = self.after.max(head.lsn);
+            }
+            if !is_wanted {
+                continue;
             }
             return Ok(Some(take(head, scan.bytes(met.payload))));
         }
@@ -159,7 +171,7 @@ impl Reader {
             let is_start = match self.wanted {
                 Wanted::All => false,
                 Wanted::Inputs => *number <= self.after.saturating_add(1),
-                Wanted::Decisions => self.starts_decided(*number)?,
+                Wanted::Decisions | Wanted::DecidedAgain => self.starts_decided(*number)?,
             };
             if is_start {
                 return Ok(Some(*number));
@@ -185,8 +197,18 @@ impl Wanted {
     fn takes(self, head: &Head, after: Lsn) -> bool {
         match self {
             Wanted::Inputs => head.kind.is_input() && head.lsn > after,
-            Wanted::Decisions => head.kind == crate::journal::Kind::Decision && head.lsn > after,
+            Wanted::Decisions => head.kind == Kind::Decision && head.lsn > after,
+            Wanted::DecidedAgain => head.kind == Kind::Decision && head.lsn <= after,
             Wanted::All => true,
+        }
+    }
+
+    /// Whether such a record moves the number that others are compared with.
+    fn counts(self, head: &Head) -> bool {
+        match self {
+            Wanted::Inputs => head.kind.is_input(),
+            Wanted::Decisions | Wanted::DecidedAgain => head.kind == Kind::Decision,
+            Wanted::All => false,
         }
     }
 }

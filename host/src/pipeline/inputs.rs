@@ -63,8 +63,8 @@ pub struct Inputs {
     unreadable: Option<String>,
     /// The first input that is not in the journal because the disk takes nothing.
     unjournaled: Option<Lsn>,
-    /// From and up to these, inputs were decided while the disk took nothing: only memory has them.
-    unkept: Option<(Lsn, Lsn)>,
+    /// From and up to these, inputs were decided while the disk took nothing, and Redis is not known to have them.
+    unkept: Vec<(Lsn, Lsn)>,
 }
 
 /// A place in the journal that the pipeline reads from.
@@ -96,7 +96,7 @@ impl Inputs {
             trouble: None,
             unreadable: None,
             unjournaled: None,
-            unkept: None,
+            unkept: Vec::new(),
         };
         if let Some(mark) = &inputs.mark {
             inputs.journal.committed(mark.head.lsn);
@@ -168,6 +168,11 @@ impl Inputs {
         self.last
     }
 
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken == self.last
+    }
+
     /// Everything up to here was taken to be decided.
     pub fn taken(&self) -> Lsn {
         self.taken
@@ -201,15 +206,17 @@ impl Inputs {
         self.unjournaled() < FRESH as u64 / 2 && self.fresh_bytes < FRESH_BYTES
     }
 
-    /// The inputs whose decisions only memory has: from and up to these.
-    pub(super) fn unkept(&self) -> Option<(Lsn, Lsn)> {
-        match (self.unkept, self.unjournaled) {
-            (unkept, None) => unkept,
-            (unkept, Some(first)) => {
-                let first = unkept.map_or(first, |(earliest, _)| earliest);
-                Some((first, self.taken))
-            }
-        }
+    /// The inputs whose decisions only memory has, each time from and up to these.
+    pub(super) fn unkept(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
+        let now = self.unjournaled.map(|first| (first, self.taken));
+        let now = now.filter(|(first, last)| first <= last);
+        self.unkept.iter().copied().chain(now)
+    }
+
+    /// Redis has everything up to here.
+    pub(super) fn acknowledged(&mut self, through: Lsn) {
+        self.unkept.retain(|(_, last)| *last > through);
+        self.journal.committed(through);
     }
 
     /// Where the disk may take something again, what it did not take is appended once more, before anything newer.
@@ -273,7 +280,7 @@ impl Inputs {
             Ok(wrote) => {
                 if self.trouble.take().is_some() {
                     tracing::info!("events are journaled again");
-                    self.unkept = self.unkept();
+                    self.unkept = self.unkept().collect();
                     self.unjournaled = None;
                 }
                 for (lsn, journaled) in appended {

@@ -445,6 +445,67 @@ mod tests {
         }
     }
 
+    /// Journals decisions that send what is there to `stream`, but not the one about input `lost`.
+    fn decide_to(inputs: &mut Inputs, stream: &str, lost: Option<Lsn>) {
+        for input in inputs.take(64).0 {
+            let became = Became {
+                derived: None,
+                steps: Vec::new(),
+                outcome: Outcome::Streams(vec![stream.into()]),
+            };
+            let payload = encode(&[became], Vec::new()).unwrap();
+            if lost != Some(input.head.lsn) {
+                inputs.journal().decide(input.head.lsn, 1, &payload);
+            }
+        }
+        assert_eq!(inputs.write(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_again_is_sent_again_as_it_was_decided_last() {
+        let Scene {
+            config,
+            mut inputs,
+            outbox,
+            routes,
+            _dir,
+            ..
+        } = Scene::new();
+        drop(outbox);
+        for _ in 0..10 {
+            inputs.arrive(Arrival::own(Bytes::from_static(EVENT)));
+        }
+        assert_eq!(inputs.write(), 0);
+        let first = inputs.taken().max(1 << 40);
+        decide_to(&mut inputs, "before", Some(first + 3));
+        inputs.close();
+        let (mut inputs, outbox) = open(&config, &routes);
+        assert_eq!(inputs.taken(), first + 2, "from the hole on it is open");
+        drop(outbox);
+        decide_to(&mut inputs, "after", None);
+        inputs.close();
+        let (inputs, outbox) = open(&config, &routes);
+        assert_eq!(inputs.taken(), first + 2, "the hole is still there");
+        drop(outbox);
+        drop(inputs);
+        // As the writer sees it when Redis lost all: everything up to the end is decided.
+        let (_, outbox) = open(&config, &routes);
+        outbox.lock().from = first + 9;
+        outbox.lock().decided = first + 9;
+        let given = outbox.next(first - 1, 64).await.unwrap();
+        let given: Vec<(Lsn, String)> = given
+            .iter()
+            .map(|one| {
+                (
+                    one.lsn - first,
+                    one.events[0].entries[0].stream.name.to_string(),
+                )
+            })
+            .collect();
+        let expected = (0..10).map(|at| (at, if at < 3 { "before" } else { "after" }.to_owned()));
+        assert_eq!(given, expected.collect::<Vec<_>>());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 

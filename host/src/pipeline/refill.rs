@@ -3,14 +3,16 @@
 //! Two readers go through the journal side by side, one over inputs, one over decisions. What one of them cannot find any more
 //! is counted and passed over.
 
+use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
 use super::decision::Decision;
-use crate::journal::{Disk, Head, Kind, Lsn, Reader, Record};
+use crate::journal::{Disk, EPOCH, Head, Kind, Lsn, Reader, Record};
 use crate::metrics::Metrics;
 use crate::route::Routes;
 
@@ -50,6 +52,8 @@ pub(super) enum Refilled {
 pub(super) struct Refill {
     source: Source,
     readers: Option<Readers>,
+    /// What was handed out last: a batch that was halved asks for the rest of it.
+    given: Vec<Arc<Decision>>,
     /// A read that goes on although nobody waits for it any more; there is never more than one.
     running: Option<Running>,
 }
@@ -65,6 +69,7 @@ impl Refill {
         Refill {
             source,
             readers: None,
+            given: Vec::new(),
             running: None,
         }
     }
@@ -77,6 +82,12 @@ impl Refill {
         most: usize,
         max_bytes: usize,
     ) -> io::Result<Refilled> {
+        if let Some(at) = self.given.iter().position(|one| one.lsn == after)
+            && let Some(rest @ [_, ..]) = self.given.get(at + 1..)
+        {
+            let rest = rest.iter().take(most).cloned();
+            return Ok(Refilled::Decisions(rest.collect()));
+        }
         if let Some(other) = self.running.as_mut().filter(|other| other.after != after) {
             // What it found is of no use here.
             let _done = (&mut other.read).await;
@@ -97,6 +108,9 @@ impl Refill {
         self.running = None;
         let (readers, refilled) = done.map_err(io::Error::other)?;
         self.readers = refilled.is_ok().then_some(readers);
+        if let Ok(Refilled::Decisions(decisions)) = &refilled {
+            self.given.clone_from(decisions);
+        }
         refilled
     }
 }
@@ -108,8 +122,16 @@ struct Readers {
     inputs: Reader,
     decisions: Reader,
     input: Option<Record>,
+    /// Where they began.
+    after: Lsn,
+    /// The last input that was read; 0 for none.
+    read: Lsn,
+    /// Inputs that are missing and were counted.
+    gap: Range<Lsn>,
     /// The last decision that met its input.
     matched: Lsn,
+    /// What was decided once more, if something is missing in its place.
+    decided_again: Option<HashMap<Lsn, Record>>,
     /// A decision that was read and is still to be made.
     waiting: Option<Record>,
 }
@@ -118,10 +140,19 @@ impl Readers {
     fn new(source: &Source, after: Lsn) -> Readers {
         Readers {
             at: after,
-            inputs: Reader::inputs_after(Arc::clone(&source.disk), &source.dir, after),
+            // From the one before on, if it is there: a gap behind it shows.
+            inputs: Reader::inputs_after(
+                Arc::clone(&source.disk),
+                &source.dir,
+                after.saturating_sub(1),
+            ),
             decisions: Reader::decisions_after(Arc::clone(&source.disk), &source.dir, after),
             input: None,
+            after,
+            read: 0,
+            gap: 0..0,
             matched: after,
+            decided_again: None,
             waiting: None,
         }
     }
@@ -146,10 +177,10 @@ impl Readers {
                 break;
             };
             self.at = decision.head.lsn;
-            if let Some(decision) = self.make(source, &decision)? {
-                bytes += decision.bytes();
-                made.push(Arc::new(decision));
-            }
+            let before = made.len();
+            self.make(source, decision, &mut made)?;
+            let new = made.iter().skip(before);
+            bytes += new.map(|decision| decision.bytes()).sum::<usize>();
         }
         match made.last() {
             Some(last) => {
@@ -161,36 +192,89 @@ impl Readers {
         }
     }
 
-    fn make(&mut self, source: &Source, decision: &Record) -> io::Result<Option<Decision>> {
+    /// Makes the decision, and before it those that were made once more for inputs that come before it.
+    fn make(
+        &mut self,
+        source: &Source,
+        decision: Record,
+        made: &mut Vec<Arc<Decision>>,
+    ) -> io::Result<()> {
         let lsn = decision.head.lsn;
         while self.input.as_ref().is_none_or(|input| input.head.lsn < lsn) {
-            let passed = self.input.take();
-            if let Some(input) = passed.filter(|input| input.head.lsn > self.matched) {
-                self.give_up(source, &input.head, "its decision is gone");
+            if let Some(input) = self.input.take_if(|input| input.head.lsn > self.matched) {
+                match self.again(source, input.head.lsn)? {
+                    Some(again) => made.extend(source.make(&input, &again)),
+                    None => source.give_up(&input.head, "its decision is gone"),
+                }
             }
-            match self.inputs.next()? {
-                Some(input) => self.input = Some(input),
-                None => break,
-            }
+            let Some(input) = self.inputs.next()? else {
+                break;
+            };
+            self.note_gap(source, input.head.lsn);
+            self.input = Some(input);
         }
         self.matched = lsn;
-        let Some(input) = self.input.as_ref().filter(|input| input.head.lsn == lsn) else {
-            self.give_up(source, &decision.head, "its input is gone");
-            return Ok(None);
-        };
-        match Decision::again(input, decision, &source.routes) {
-            Ok(made) => Ok(made),
+        match self.input.as_ref().filter(|input| input.head.lsn == lsn) {
+            Some(input) => {
+                let again = self.decided_again.as_ref();
+                let decision = again.and_then(|again| again.get(&lsn)).unwrap_or(&decision);
+                made.extend(source.make(input, decision));
+            }
+            None if self.gap.contains(&lsn) => {}
+            None => source.give_up(&decision.head, "its input is gone"),
+        }
+        Ok(())
+    }
+
+    /// The decision about an input that has none in its place.
+    fn again(&mut self, source: &Source, lsn: Lsn) -> io::Result<Option<Record>> {
+        if self.decided_again.is_none() {
+            let disk = Arc::clone(&source.disk);
+            let mut reader = Reader::decided_again_after(disk, &source.dir, self.after);
+            let mut again = HashMap::new();
+            while let Some(record) = reader.next()? {
+                if record.head.lsn > self.after {
+                    again.insert(record.head.lsn, record);
+                }
+            }
+            self.decided_again = Some(again);
+        }
+        let again = self.decided_again.as_ref();
+        Ok(again.and_then(|again| again.get(&lsn)).cloned())
+    }
+
+    /// Numbers are given without gaps within one open of the journal: what is missing was never in it, or is damaged.
+    fn note_gap(&mut self, source: &Source, lsn: Lsn) {
+        let before = std::mem::replace(&mut self.read, lsn);
+        if before + 1 < lsn && before / EPOCH == lsn / EPOCH && lsn > self.after {
+            let missing = lsn - before - 1;
+            tracing::error!(
+                after = before,
+                before = lsn,
+                missing,
+                "events are not in the journal and cannot be sent again"
+            );
+            source.metrics.unhealable.inc_by(missing);
+            self.gap = before + 1..lsn;
+        }
+    }
+}
+
+impl Source {
+    fn make(&self, input: &Record, decision: &Record) -> Option<Arc<Decision>> {
+        match Decision::again(input, decision, &self.routes) {
+            Ok(made) => made.map(Arc::new),
             Err(error) => {
-                self.give_up(source, &decision.head, &error.to_string());
-                Ok(None)
+                self.give_up(&decision.head, &error.to_string());
+                None
             }
         }
     }
 
-    fn give_up(&self, source: &Source, head: &Head, why: &str) {
+    fn give_up(&self, head: &Head, why: &str) {
         if head.kind.is_event() || head.kind == Kind::Decision {
             tracing::error!(lsn = head.lsn, why, "event cannot be sent again");
-            source.metrics.unhealable.inc();
+            self.metrics.unhealable.inc();
         }
     }
 }

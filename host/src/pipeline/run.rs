@@ -189,9 +189,13 @@ impl Pipeline {
         }
         if self.outbox.has_room() {
             let (inputs, gone) = self.inputs.take(BATCH);
-            self.lost("journal_damaged", gone);
+            self.ledger.lost("journal_damaged", gone);
             if !inputs.is_empty() {
                 return Wake::Inputs(inputs);
+            }
+            if self.inputs.is_empty() {
+                // No tick is on its way: one that a filter still waits for went with what was lost.
+                self.chain.rearm(now);
             }
             if stop == Stop::Drained {
                 self.outbox.close();
@@ -226,25 +230,17 @@ impl Pipeline {
         if let Some(acknowledged) = self.seen.take_acknowledged() {
             let journal = self.inputs.journal();
             journal.mark(acknowledged.lsn, clock::now_us(), &acknowledged.mark);
-            journal.committed(acknowledged.lsn);
+            self.inputs.acknowledged(acknowledged.lsn);
             self.seen
                 .show_journal(|shown| shown.acknowledged = acknowledged.lsn);
         }
         let lost = self.inputs.write();
-        self.lost("journal_full", lost);
+        self.ledger.lost("journal_full", lost);
         self.inputs.journal().tidy(now);
         self.show_journal();
         let decisions = std::mem::take(&mut turn.decisions);
         self.outbox.push(decisions, self.inputs.taken());
         stop
-    }
-
-    /// Inputs are gone, and with them perhaps a tick that its filter waits for.
-    fn lost(&mut self, cause: &'static str, events: u64) {
-        if events > 0 {
-            self.ledger.lost(cause, events);
-            self.chain.rearm(Instant::now());
-        }
     }
 
     /// One arrival gets its number, unless it comes from another FreeSWITCH than the journal's.
@@ -270,7 +266,8 @@ impl Pipeline {
 
     fn show_journal(&mut self) {
         let trouble = self.inputs.trouble().map(str::to_owned);
-        let unkept = self.inputs.unkept().map_or(0, |(_, last)| last);
+        let unkept = self.inputs.unkept().map(|(_, last)| last).max();
+        let unkept = unkept.unwrap_or_default();
         self.outbox.show_broken(trouble.is_some(), unkept);
         let waiting = self.inputs.waiting();
         let bytes = self.inputs.journal().size();
@@ -447,7 +444,9 @@ impl Pipeline {
             0
         };
         let unkept = self.inputs.unkept();
-        let held = unkept.map_or(0, |(first, last)| self.outbox.held(first, last));
+        let held: u64 = unkept
+            .map(|(first, last)| self.outbox.held(first, last))
+            .sum();
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
         // A disk that hangs is not waited for.

@@ -301,12 +301,7 @@ impl Batch {
         }
     }
 
-    /// All entries are as they were decided.
-    pub(super) fn is_unaltered(&self) -> bool {
-        self.altered.is_empty()
-    }
-
-    /// Writes half of the decisions; false if there is no half.
+    /// Writes half of the decisions; false if there is no half. Of the rest nothing is known any more.
     pub(super) fn halve(&mut self) -> bool {
         if self.size < 2 || self.awaits_letters() {
             return false;
@@ -315,6 +310,33 @@ impl Batch {
         let entries = self.entries().count();
         self.altered.retain(|number, _| *number < entries);
         true
+    }
+
+    /// [`Batch::halve`] where the whole may still be executed late: what is known of the rest stays known. False also if some of
+    /// the rest is in the local file.
+    pub(super) fn shrink(&mut self) -> bool {
+        if self.size < 2 || self.awaits_letters() {
+            return false;
+        }
+        let whole = self.size;
+        self.size /= 2;
+        let entries = self.entries().count();
+        // What is in the local file must not be taken once more.
+        let is_out = |altered: &Altered| !matches!(altered, Altered::Letter(_));
+        if self
+            .altered
+            .range(entries..)
+            .any(|(_, altered)| is_out(altered))
+        {
+            self.size = whole;
+            return false;
+        }
+        true
+    }
+
+    /// How many decisions it writes.
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     /// Replaces entries with a value over `max_bytes`, which would make Redis close the connection; a dead letter that is too

@@ -88,6 +88,8 @@ pub(super) struct Lane {
     identity: Identity,
     /// The cursor was ours once in this process.
     has_held: bool,
+    /// The most decisions that a batch may have: fewer after one that took too long, slowly more after those that did not.
+    ceiling: usize,
     routes: Arc<Routes>,
     replayed: Lsn,
     standing: Standing,
@@ -113,6 +115,7 @@ impl Lane {
     pub(super) fn new(origin: Origin, routes: Arc<Routes>) -> Lane {
         Lane {
             has_held: false,
+            ceiling: BATCH_OF_BACKLOG,
             identity: origin.identity,
             routes,
             replayed: origin.replayed,
@@ -179,8 +182,8 @@ impl Lane {
                 Loss::GivenUp => {
                     batch.deaths = 0;
                     // It may be more than this connection carries in the time allowed.
-                    if batch.is_unaltered() && batch.halve() {
-                        self.most = (self.most / 2).max(1);
+                    if batch.shrink() {
+                        self.ceiling = batch.size();
                     }
                 }
             }
@@ -311,8 +314,8 @@ impl Lane {
         };
         let is_full = decisions.len() >= self.most;
         self.most = match is_full {
-            true => (self.most * 2).min(BATCH_OF_BACKLOG),
-            false => BATCH,
+            true => (self.most * 2).min(self.ceiling),
+            false => BATCH.min(self.ceiling),
         };
         self.in_flight = Some(Batch::new(decisions, passed));
     }
@@ -320,7 +323,7 @@ impl Lane {
     /// The outbox had nothing until the time that was asked for. Gives the step to take now.
     pub(super) fn idle(&mut self, now: Instant, passed: Lsn) -> Step {
         self.quiet_since = None;
-        self.most = BATCH;
+        self.most = BATCH.min(self.ceiling);
         let position = self.standing.position();
         if passed <= position && now < self.renewal_after(now) {
             return Step::Ping;
@@ -427,7 +430,8 @@ impl Lane {
             }
         }
         let position = self.standing.position();
-        if !std::mem::replace(&mut self.has_held, true) && place.lsn >= position {
+        let is_first = !std::mem::replace(&mut self.has_held, true);
+        if is_first && (position..self.replayed).contains(&place.lsn) {
             // What an earlier process decided and the journal gave up before it could be sent.
             self.note_unhealable(retained, place.lsn);
         }
@@ -547,6 +551,10 @@ impl Lane {
         let Some(batch) = &mut self.in_flight else {
             return;
         };
+        if batch.size() >= self.ceiling {
+            let more = (self.ceiling / 8).max(1);
+            self.ceiling = (self.ceiling + more).min(BATCH_OF_BACKLOG);
+        }
         if failed.is_empty() {
             let through = batch.place().lsn;
             self.settle(through);
