@@ -84,6 +84,8 @@ struct Turn {
     connection: u32,
     next_save: Instant,
     saved: Lsn,
+    /// More arrivals wait than were taken.
+    has_more: bool,
     storing: Option<JoinHandle<()>>,
 }
 
@@ -151,6 +153,7 @@ impl Pipeline {
             connection: 0,
             next_save: Instant::now() + SAVE,
             saved: self.inputs.taken(),
+            has_more: false,
             storing: None,
         };
         loop {
@@ -180,7 +183,7 @@ impl Pipeline {
             return Wake::Change(change);
         }
         let now = Instant::now();
-        let mut until = now + IDLE;
+        let mut until = if turn.has_more { now } else { now + IDLE };
         if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
             if turn.next_save <= now {
                 return Wake::Save;
@@ -217,6 +220,7 @@ impl Pipeline {
             true => 0,
         };
         let (arrivals, stop) = self.arrivals.take(most);
+        turn.has_more = most > 0 && self.arrivals.len() > 0;
         for arrival in arrivals {
             self.arrive(arrival, turn);
         }
