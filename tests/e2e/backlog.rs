@@ -7,12 +7,10 @@ use jackfield::journal::EPOCH;
 use jackfield::simulator::Simulator;
 use serde_json::Value;
 
-use crate::harness::{Host, Redis, Setup};
+use crate::harness::{DURABLE, Host, Redis, Setup};
 use crate::numbered::{self, STREAM};
 use crate::scene::quiet_switch;
 
-/// What Redis has acknowledged survives its death.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 /// Events before Redis goes away.
 const FIRST: u64 = 100;
 /// The last event of the backlog: sixty times as much as what may be held in memory, in events.
@@ -41,16 +39,8 @@ async fn host_without_redis() -> (Arc<Simulator>, Redis, Host) {
     fire(&switch, 0..FIRST);
     host.wait_settled(FIRST);
     redis.kill();
-    wait_away(&host);
+    host.wait_redis_away();
     (switch, redis, host)
-}
-
-/// Waits until Redis is known to be away and FreeSWITCH to be there.
-#[track_caller]
-fn wait_away(host: &Host) {
-    host.wait_status("Redis is away", |status| {
-        status["links"]["redis"]["state"] != "ready" && status["links"]["esl"]["state"] == "ready"
-    });
 }
 
 fn fire(switch: &Simulator, numbers: std::ops::Range<u64>) {
@@ -128,7 +118,7 @@ async fn a_backlog_goes_on_over_a_restart_of_the_host() {
     let half = BACKLOG / 2;
     pile_up(&host, &switch, FIRST..half, half);
     let host = host.kill().start();
-    wait_away(&host);
+    host.wait_redis_away();
     let again = host.count("inputs");
     pile_up(&host, &switch, half..BACKLOG, BACKLOG - half);
     let grown = memory(&host).saturating_sub(memory_before);

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use jackfield::simulator::{Settings, Simulator};
 
-use crate::harness::{Host, Redis, Setup, wait_for};
+use crate::harness::{DURABLE, Host, Redis, Setup, wait_for};
 use crate::numbered::{self, Firing, STREAM};
-use crate::proxy::Proxy;
-
-/// What Redis has acknowledged survives its death.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+use crate::proxy::{self, Proxy};
 
 async fn switch() -> Arc<Simulator> {
     Arc::new(Simulator::start(Settings::default()).await.unwrap())
@@ -23,23 +20,6 @@ fn setup(switch: &Simulator, redis: &Redis) -> Setup {
     setup.env("JACKFIELD_FILTERS_DEADLINE", "1s")
 }
 
-/// Waits until the stream has grown by some events.
-#[track_caller]
-fn wait_growth(redis: &Redis, by: u64) {
-    let before: u64 = redis.ask(&["XLEN", STREAM]);
-    wait_for("the stream grows", || {
-        (redis.ask::<u64>(&["XLEN", STREAM]) > before + by).then_some(())
-    });
-}
-
-/// Waits until Redis is known to be away and FreeSWITCH to be there.
-#[track_caller]
-fn wait_away(host: &Host) {
-    host.wait_status("Redis is away", |status| {
-        status["links"]["redis"]["state"] != "ready" && status["links"]["esl"]["state"] == "ready"
-    });
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_kills_under_load_lose_and_repeat_nothing_that_was_journaled() {
     let (switch, redis) = (switch().await, Redis::start());
@@ -48,12 +28,12 @@ async fn ten_kills_under_load_lose_and_repeat_nothing_that_was_journaled() {
     for round in 0..10 {
         let host = setup.start();
         host.wait_ready();
-        wait_growth(&redis, 40 + 97 * (round % 4));
+        numbered::wait_growth(&redis, 40 + 97 * (round % 4));
         setup = host.kill();
     }
     let host = setup.start();
     host.wait_ready();
-    wait_growth(&redis, 100);
+    numbered::wait_growth(&redis, 100);
     firing.stop().await;
     let status = host.wait_settled(0);
     assert_eq!(status["counts"]["lost"], 0, "{status:#}");
@@ -74,14 +54,14 @@ async fn a_backlog_survives_the_death_of_the_host_while_redis_is_away() {
     numbered::fire(&switch, 0..100);
     host.wait_settled(100);
     redis.kill();
-    wait_away(&host);
+    host.wait_redis_away();
     // More than memory holds: some are decided, most are only in the journal.
     numbered::fire(&switch, 100..5_000);
     host.wait_status("all is in the journal", |status| {
         status["journal"]["last"].as_u64() >= Some((1 << 40) + 4_999)
     });
     let host = host.kill().start();
-    wait_away(&host);
+    host.wait_redis_away();
     numbered::fire(&switch, 5_000..5_100);
     redis.up();
     let status = host.wait_status("all is delivered", |status| {
@@ -105,7 +85,7 @@ async fn an_event_stays_what_it_was_decided_to_be() {
         .start();
     host.wait_ready();
     redis.kill();
-    wait_away(&host);
+    host.wait_redis_away();
     numbered::fire(&switch, 0..100);
     host.wait_status("all is decided", |status| {
         let journal = &status["journal"];
@@ -115,7 +95,7 @@ async fn an_event_stays_what_it_was_decided_to_be() {
     let settings = setup.filters().join("10-route.toml");
     std::fs::write(settings, rule("freeswitch:after")).unwrap();
     let host = setup.start();
-    wait_away(&host);
+    host.wait_redis_away();
     numbered::fire(&switch, 100..200);
     redis.up();
     host.wait_status("all is delivered", |status| {
@@ -125,18 +105,11 @@ async fn an_event_stays_what_it_was_decided_to_be() {
     numbered::check(&redis, "freeswitch:after", 100..200);
 }
 
-/// A host behind a proxy, ready and with its first ten events in Redis. It waits long for a reply: its end is the test's matter.
+/// A host behind a proxy, after its first ten events. It waits long for a reply: its end is the test's matter.
 async fn behind_proxy() -> (Arc<Simulator>, Redis, Proxy, Host) {
     let (switch, redis) = (switch().await, Redis::start());
-    let proxy = Proxy::to(redis.port);
-    let through = format!("127.0.0.1:{}", proxy.port);
-    let host = setup(&switch, &redis)
-        .env("JACKFIELD_REDIS_URL", &format!("redis://{through}/2"))
-        .env("JACKFIELD_REDIS_TIMEOUT", "30s")
-        .start();
-    host.wait_ready();
-    numbered::fire(&switch, 0..10);
-    host.wait_settled(10);
+    let setup = setup(&switch, &redis).env("JACKFIELD_REDIS_TIMEOUT", "30s");
+    let (proxy, host) = proxy::start_behind(setup, &switch, &redis);
     (switch, redis, proxy, host)
 }
 
@@ -193,16 +166,16 @@ async fn a_filter_counts_every_journaled_event_once_whatever_kills_the_host() {
     for _ in 0..3 {
         let host = setup.start();
         host.wait_ready();
-        wait_growth(&redis, 200);
+        numbered::wait_growth(&redis, 200);
         setup = host.kill();
     }
     let host = setup.start();
     host.wait_ready();
-    wait_growth(&redis, 100);
+    numbered::wait_growth(&redis, 100);
     // A good end saves the state; what comes after it goes on from there.
     let host = host.stop().start();
     host.wait_ready();
-    wait_growth(&redis, 100);
+    numbered::wait_growth(&redis, 100);
     firing.stop().await;
     host.wait_settled(0);
     let counts: Vec<u64> = redis
@@ -228,7 +201,7 @@ async fn a_stop_while_redis_is_away_is_quick_and_loses_nothing() {
     let host = setup(&switch, &redis).start();
     host.wait_ready();
     redis.kill();
-    wait_away(&host);
+    host.wait_redis_away();
     numbered::fire(&switch, 0..2_000);
     let status = host.wait_status("all is received", |status| {
         status["counts"]["inputs"] == 2_000

@@ -110,6 +110,9 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// Arguments of a redis-server of which what it has acknowledged survives its death.
+pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
 /// A redis-server of the test's own.
 pub struct Redis {
     pub port: u16,
@@ -512,6 +515,15 @@ impl Host {
     pub fn wait_ready(&self) {
         wait_for("the host is ready", || {
             (self.get("/readyz").0 == 200).then_some(())
+        });
+    }
+
+    /// Waits until Redis is known to be away and FreeSWITCH to be there.
+    #[track_caller]
+    pub fn wait_redis_away(&self) {
+        self.wait_status("Redis is away", |status| {
+            let links = &status["links"];
+            links["redis"]["state"] != "ready" && links["esl"]["state"] == "ready"
         });
     }
 

@@ -9,7 +9,7 @@ use jackfield::simulator::{Event, Simulator};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Redis, Setup, jackfield};
+use crate::harness::{Redis, Setup, jackfield, wait_for};
 
 /// Where they go without settings.
 pub(crate) const STREAM: &str = "freeswitch:telephony:events";
@@ -75,6 +75,15 @@ pub(crate) fn in_journal(setup: &Setup) -> Vec<u64> {
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
     let number = |record: Value| record["event"]["Number"].as_str()?.parse().ok();
     records.filter_map(number).collect()
+}
+
+/// Waits until the stream has grown by more than so many events.
+#[track_caller]
+pub(crate) fn wait_growth(redis: &Redis, by: u64) {
+    let before: u64 = redis.ask(&["XLEN", STREAM]);
+    wait_for("the stream grows", || {
+        (redis.ask::<u64>(&["XLEN", STREAM]) > before + by).then_some(())
+    });
 }
 
 /// A load that goes on in the background until it is stopped: some thousand events a second.

@@ -8,7 +8,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use crate::harness::{DEADLINE, wait_for};
+use jackfield::simulator::Simulator;
+
+use crate::harness::{DEADLINE, Host, Redis, Setup, wait_for};
+use crate::numbered;
 
 /// It ends with its connections, or with the test.
 pub(crate) struct Proxy {
@@ -30,6 +33,18 @@ struct Rules {
     held: BTreeSet<usize>,
     over: BTreeSet<usize>,
     connections: usize,
+}
+
+/// Starts a host whose Redis is behind a proxy, and waits until its first ten events are in Redis.
+#[track_caller]
+pub(crate) fn start_behind(setup: Setup, switch: &Simulator, redis: &Redis) -> (Proxy, Host) {
+    let proxy = Proxy::to(redis.port);
+    let url = format!("redis://127.0.0.1:{}/2", proxy.port);
+    let host = setup.env("JACKFIELD_REDIS_URL", &url).start();
+    host.wait_ready();
+    numbered::fire(switch, 0..10);
+    host.wait_settled(10);
+    (proxy, host)
 }
 
 impl Proxy {

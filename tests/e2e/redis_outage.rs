@@ -6,14 +6,12 @@ use bytes::Bytes;
 use jackfield::simulator::{Event, Settings, Simulator};
 use serde_json::Value;
 
-use crate::harness::{Host, Redis, Setup, field, wait_for};
+use crate::harness::{DURABLE, Host, Redis, Setup, field};
 use crate::numbered::{self, Firing, STREAM};
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 
 const JOBS: &str = "freeswitch:telephony:background-jobs";
 const DEAD: &str = "freeswitch:telephony:dead";
-/// What Redis has acknowledged survives its death.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 async fn switch() -> Arc<Simulator> {
     Arc::new(Simulator::start(Settings::default()).await.unwrap())
@@ -23,15 +21,6 @@ async fn switch() -> Arc<Simulator> {
 fn setup(switch: &Simulator, redis: &Redis) -> Setup {
     let setup = Setup::new(switch.addr(), redis).env("REDIS_REMOTE_WRITE_TIMEOUT", "300ms");
     setup.env("EVENTS_MAX_LEN", "0")
-}
-
-/// Waits until the stream has grown by some events.
-#[track_caller]
-fn wait_growth(redis: &Redis) {
-    let before: u64 = redis.ask(&["XLEN", STREAM]);
-    wait_for("the stream grows", || {
-        (redis.ask::<u64>(&["XLEN", STREAM]) > before + 100).then_some(())
-    });
 }
 
 #[track_caller]
@@ -61,13 +50,13 @@ async fn a_restart_of_redis_under_load_loses_and_repeats_nothing() {
     let host = setup(&switch, &redis).start();
     host.wait_ready();
     let firing = Firing::start(&switch);
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     redis.shut_down();
     host.wait_status("the loss is noticed", |status| {
         status["links"]["redis"]["losses"] == 1
     });
     redis.up();
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     check_all(&host, &redis, firing.stop().await);
     assert_eq!(
         host.metric("telephony_redis_reconnections_total"),
@@ -83,11 +72,11 @@ async fn crashes_of_redis_under_load_lose_and_repeat_nothing() {
     host.wait_ready();
     let firing = Firing::start(&switch);
     for _ in 0..3 {
-        wait_growth(&redis);
+        numbered::wait_growth(&redis, 100);
         redis.kill();
         redis.up();
     }
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     check_all(&host, &redis, firing.stop().await);
 }
 
@@ -122,17 +111,10 @@ async fn a_batch_that_executes_after_redis_hung_is_not_repeated() {
     check_all(&host, &redis, 1_000);
 }
 
-/// A host whose Redis is behind a proxy, after its first events.
+/// A host whose Redis is behind a proxy, after its first ten events.
 async fn behind_proxy() -> (Arc<Simulator>, Redis, Proxy, Host) {
     let (switch, redis) = (switch().await, Redis::start());
-    let proxy = Proxy::to(redis.port);
-    let through = format!("127.0.0.1:{}", proxy.port);
-    let host = setup(&switch, &redis)
-        .env("REDIS_REMOTE_ADDR", &through)
-        .start();
-    host.wait_ready();
-    numbered::fire(&switch, 0..10);
-    host.wait_settled(10);
+    let (proxy, host) = proxy::start_behind(setup(&switch, &redis), &switch, &redis);
     (switch, redis, proxy, host)
 }
 
@@ -226,13 +208,13 @@ async fn a_redis_that_is_full_again_and_again_under_load_gets_each_event_once() 
     host.wait_ready();
     let firing = Firing::start(&switch);
     for _ in 0..4 {
-        wait_growth(&redis);
+        numbered::wait_growth(&redis, 100);
         // In the middle of whatever batch is on its way.
         redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
         wait_not_ready(&host, "redis: refuses to write: OOM command not allowed");
         redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     }
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     check_all(&host, &redis, firing.stop().await);
 }
 
@@ -256,11 +238,11 @@ async fn writing_to_a_replica_is_never_taken_for_success() {
     let host = setup(&switch, &redis).start();
     host.wait_ready();
     let firing = Firing::start(&switch);
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     redis.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     wait_not_ready(&host, "redis: ");
     redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
-    wait_growth(&redis);
+    numbered::wait_growth(&redis, 100);
     check_all(&host, &redis, firing.stop().await);
 }
 

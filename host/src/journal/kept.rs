@@ -181,12 +181,6 @@ impl Kept {
         while self.size() + need > self.max_size && self.segments.len() > 1 {
             let here = self.lost_with_first(taken)?;
             self.drop_first()?;
-            if here > 0 {
-                tracing::error!(
-                    events = here,
-                    "the journal is full: its oldest events are lost"
-                );
-            }
             self.lost += here;
         }
         Ok(())

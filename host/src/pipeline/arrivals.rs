@@ -170,8 +170,8 @@ impl Arrivals {
         self.pipeline.get_or_init(|| pipeline);
     }
 
-    /// The oldest arrivals, and whether there will be more.
-    pub(super) fn take(&self, most: usize) -> (Vec<Arrival>, Stop) {
+    /// The oldest arrivals, whether there will be more, and how many wait still.
+    pub(super) fn take(&self, most: usize) -> (Vec<Arrival>, Stop, usize) {
         let mut waiting = self.lock();
         let (mut arrivals, mut bytes) = (Vec::new(), 0);
         while arrivals.len() < most && bytes < MAX_TAKEN {
@@ -187,7 +187,7 @@ impl Arrivals {
             true => waiting.stop,
             false => Stop::No,
         };
-        (arrivals, stop)
+        (arrivals, stop, waiting.arrivals.len())
     }
 
     pub(super) fn len(&self) -> usize {

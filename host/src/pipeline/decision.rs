@@ -101,7 +101,7 @@ pub(super) fn event_of(kind: Kind, bytes: Bytes) -> Option<Event> {
 }
 
 /// How an input's bytes are encoded; `None` for one that is no event.
-pub(super) fn format(kind: Kind) -> Option<Format> {
+pub fn format(kind: Kind) -> Option<Format> {
     match kind {
         Kind::Json | Kind::Internal | Kind::Replay => Some(Format::Json),
         Kind::Plain => Some(Format::Plain),

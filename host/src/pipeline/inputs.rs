@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::arrivals::Arrival;
@@ -24,29 +23,13 @@ const FRESH_BYTES: usize = 4 << 20;
 /// A reader that is behind by more inputs than this is made anew: finding the place costs reading half a segment.
 const NEAR: Lsn = 8 * FRESH as Lsn;
 
-/// One input, in the journal unless the disk is full.
-#[derive(Clone, Debug)]
-pub(super) struct Input {
-    pub(super) head: Head,
-    pub(super) bytes: Bytes,
-}
-
-impl From<Record> for Input {
-    fn from(record: Record) -> Input {
-        Input {
-            head: record.head,
-            bytes: record.payload,
-        }
-    }
-}
-
 /// The journal as the pipeline uses it.
 pub struct Inputs {
     journal: Journal,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// The newest inputs; nothing is missing between two of them that memory alone would have.
-    fresh: VecDeque<Input>,
+    /// The newest inputs, in the journal unless the disk is full; nothing is missing between two of them that memory alone would have.
+    fresh: VecDeque<Record>,
     fresh_bytes: usize,
     /// What was appended since the last write.
     unwritten: Vec<(Lsn, Option<oneshot::Sender<Lsn>>)>,
@@ -230,7 +213,7 @@ impl Inputs {
             return;
         }
         for input in self.fresh.iter().filter(|input| input.head.lsn >= first) {
-            self.journal.append_again(&input.head, &input.bytes);
+            self.journal.append_again(&input.head, &input.payload);
             self.unwritten.push((input.head.lsn, None));
         }
     }
@@ -269,7 +252,10 @@ impl Inputs {
             connection,
             offset,
         };
-        self.fresh.push_back(Input { head, bytes });
+        self.fresh.push_back(Record {
+            head,
+            payload: bytes,
+        });
     }
 
     /// Writes what was appended. Gives the number of events that were given up for want of space, the oldest ones.
@@ -312,7 +298,7 @@ impl Inputs {
             let Some(newest) = self.fresh.pop_back() else {
                 break;
             };
-            self.fresh_bytes -= newest.bytes.len();
+            self.fresh_bytes -= newest.payload.len();
         }
     }
 
@@ -331,14 +317,14 @@ impl Inputs {
         }
     }
 
-    fn pop_fresh(&mut self) -> Option<Input> {
+    fn pop_fresh(&mut self) -> Option<Record> {
         let input = self.fresh.pop_front()?;
-        self.fresh_bytes -= input.bytes.len();
+        self.fresh_bytes -= input.payload.len();
         Some(input)
     }
 
     /// The next inputs in order, at most `most`, and how many before them are gone because the journal is damaged.
-    pub(super) fn take(&mut self, most: usize) -> (Vec<Input>, u64) {
+    pub(super) fn take(&mut self, most: usize) -> (Vec<Record>, u64) {
         let (mut inputs, mut bytes) = (Vec::new(), 0);
         while inputs.len() < most && bytes < FRESH_BYTES && self.taken < self.last {
             let next_in_memory = self.fresh.front().map(|input| input.head.lsn);
@@ -367,7 +353,7 @@ impl Inputs {
             self.waiting = self
                 .waiting
                 .saturating_sub(u64::from(input.head.kind.is_event()));
-            bytes += input.bytes.len();
+            bytes += input.payload.len();
             inputs.push(input);
         }
         let gone = match self.taken == self.last && self.fresh.is_empty() {
@@ -378,7 +364,7 @@ impl Inputs {
     }
 
     /// The next input of the journal before `end`.
-    fn read(&mut self, end: Lsn) -> std::io::Result<Option<Input>> {
+    fn read(&mut self, end: Lsn) -> std::io::Result<Option<Record>> {
         // A reader that is a little behind what came from memory meanwhile passes over it; one that is far behind is too slow.
         let near = |behind: &Behind| self.taken.saturating_sub(behind.at) <= NEAR;
         let mut behind = match self.behind.take().filter(near) {
@@ -394,7 +380,7 @@ impl Inputs {
                 Some(record) if record.head.lsn < end => {
                     behind.at = record.head.lsn;
                     self.behind = Some(behind);
-                    return Ok(Some(record.into()));
+                    return Ok(Some(record));
                 }
                 _ => return Ok(None),
             }
@@ -502,7 +488,7 @@ mod tests {
                 let (some, gone) = inputs.take(most);
                 prop_assert_eq!(gone, 0, "nothing is damaged");
                 for input in some {
-                    prop_assert_eq!(number(&input.bytes), taken, "in order");
+                    prop_assert_eq!(number(&input.payload), taken, "in order");
                     taken += 1;
                     inputs.journal().decide(input.head.lsn, 0, b"");
                 }
@@ -520,7 +506,7 @@ mod tests {
                 prop_assert_eq!(gone, 0);
                 prop_assert!(!some.is_empty(), "{} of {} are there", taken, arrived);
                 for input in some {
-                    prop_assert_eq!(number(&input.bytes), taken);
+                    prop_assert_eq!(number(&input.payload), taken);
                     taken += 1;
                 }
             }

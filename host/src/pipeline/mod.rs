@@ -15,7 +15,7 @@ mod saved;
 mod seen;
 
 pub use arrivals::Arrivals;
-pub use decision::{Became, Decision, DecisionError, decode, encode};
+pub use decision::{Became, Decision, DecisionError, decode, encode, format};
 pub use inputs::Inputs;
 pub use outbox::Outbox;
 pub use run::Pipeline;

@@ -291,7 +291,7 @@ mod tests {
     use crate::ledger::Ledger;
     use crate::link::Link;
     use crate::pipeline::arrivals::{Arrival, Arrivals};
-    use crate::pipeline::decision::{Became, Decision, encode};
+    use crate::pipeline::decision::{Became, Decision, encode, event_of};
     use crate::route::{Origin, Outcome, Routes};
 
     const EVENT: &[u8] = br#"{"Event-Name":"CUSTOM"}"#;
@@ -382,7 +382,7 @@ mod tests {
                     self.inputs.journal().decide(input.head.lsn, 1, &payload);
                     if has_entries {
                         self.expected.push(input.head.lsn);
-                        let event = super::super::decision::event_of(input.head.kind, input.bytes);
+                        let event = event_of(input.head.kind, input.payload);
                         let (lsn, at_us) = (input.head.lsn, 1);
                         let origin = Origin { lsn, at_us };
                         let event = event.unwrap();

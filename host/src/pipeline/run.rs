@@ -11,16 +11,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::arrivals::{Arrival, Arrivals, Stop};
-use super::decision::{Became, Decision, encode, format};
-use super::inputs::{Input, Inputs};
+use super::decision::{Became, Decision, encode, event_of, format};
+use super::inputs::Inputs;
 use super::outbox::Outbox;
 use super::saved::Saved;
 use super::seen::Seen;
 use crate::clock;
 use crate::esl::Subscription;
-use crate::event::{Event, Format};
+use crate::event::Event;
 use crate::filter::{Chain, Change, Decided, Engine};
-use crate::journal::Lsn;
+use crate::journal::{Lsn, Record};
 use crate::ledger::{Dropped, Ledger, Settled};
 use crate::metrics::Metrics;
 use crate::route::{Delivery, Origin, Outcome, Routes};
@@ -67,7 +67,7 @@ pub struct Pipeline {
 /// All that can wake the thread.
 enum Wake {
     Change(Change),
-    Inputs(Vec<Input>),
+    Inputs(Vec<Record>),
     Save,
     /// Nothing to do before this.
     Idle(Instant),
@@ -127,7 +127,7 @@ impl Pipeline {
                 Ok(Some(record)) if record.head.lsn <= to => {
                     events += u64::from(record.head.kind.is_event());
                     // A malformed one was a dead letter, which no filter saw.
-                    let _malformed = self.filter(&record.into(), &mut decided);
+                    let _malformed = self.filter(&record, &mut decided);
                     decided.clear();
                 }
                 Ok(_) => break,
@@ -219,8 +219,8 @@ impl Pipeline {
             true if has_room && self.inputs.has_memory() => BATCH,
             true => 0,
         };
-        let (arrivals, stop) = self.arrivals.take(most);
-        turn.has_more = most > 0 && self.arrivals.len() > 0;
+        let (arrivals, stop, left) = self.arrivals.take(most);
+        turn.has_more = most > 0 && left > 0;
         for arrival in arrivals {
             self.arrive(arrival, turn);
         }
@@ -241,7 +241,7 @@ impl Pipeline {
         let lost = self.inputs.write();
         self.ledger.lost("journal_full", lost);
         self.inputs.journal().tidy(now);
-        self.show_journal();
+        self.show_journal(left as u64);
         let decisions = std::mem::take(&mut turn.decisions);
         self.outbox.push(decisions, self.inputs.taken());
         stop
@@ -268,7 +268,8 @@ impl Pipeline {
         }
     }
 
-    fn show_journal(&mut self) {
+    /// `arrivals` are not in the journal yet.
+    fn show_journal(&mut self, arrivals: u64) {
         let trouble = self.inputs.trouble().map(str::to_owned);
         let unkept = self.inputs.unkept().map(|(_, last)| last).max();
         let unkept = unkept.unwrap_or_default();
@@ -278,7 +279,6 @@ impl Pipeline {
         let oldest_us = self.inputs.oldest_us();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
-        let arrivals = self.arrivals.len() as u64;
         metrics.reader_size.set(gauge(waiting + arrivals));
         metrics.journal_bytes.set(gauge(bytes));
         metrics.journal_broken.set(i64::from(trouble.is_some()));
@@ -319,7 +319,7 @@ impl Pipeline {
         }
     }
 
-    fn inputs(&mut self, inputs: &[Input], turn: &mut Turn) {
+    fn inputs(&mut self, inputs: &[Record], turn: &mut Turn) {
         let at_us = clock::now_us();
         let ticking = self.engine.ticking();
         for input in inputs {
@@ -339,7 +339,7 @@ impl Pipeline {
     }
 
     /// What happens to one input: it is parsed, filtered, routed; its decision goes to the journal and, as entries, to the outbox.
-    fn decide(&mut self, input: &Input, at_us: u64, turn: &mut Turn) {
+    fn decide(&mut self, input: &Record, at_us: u64, turn: &mut Turn) {
         let lsn = input.head.lsn;
         let origin = Origin { lsn, at_us };
         let mut events = Vec::new();
@@ -350,7 +350,7 @@ impl Pipeline {
                 tracing::debug!(error = malformed, lsn, "malformed event dead-lettered");
                 events.push(
                     self.routes
-                        .malformed(input.bytes.clone(), &malformed, origin),
+                        .malformed(input.payload.clone(), &malformed, origin),
                 );
                 vec![Became {
                     derived: None,
@@ -379,13 +379,14 @@ impl Pipeline {
     }
 
     /// Runs the filters over an input; an error says why it is no event.
-    fn filter(&mut self, input: &Input, decided: &mut Vec<Decided>) -> Result<(), String> {
+    fn filter(&mut self, input: &Record, decided: &mut Vec<Decided>) -> Result<(), String> {
         let Some(format) = format(input.head.kind) else {
-            let names = String::from_utf8_lossy(&input.bytes);
+            let names = String::from_utf8_lossy(&input.payload);
             self.chain.tick(&names, input.head.at_us, decided);
             return Ok(());
         };
-        let event = Event::parse(format, input.bytes.clone()).map_err(|error| error.to_string())?;
+        let event =
+            Event::parse(format, input.payload.clone()).map_err(|error| error.to_string())?;
         if event.repaired() {
             self.metrics.repaired.inc();
         }
@@ -469,7 +470,6 @@ fn store(saved: &Saved, dir: &std::path::Path) {
 }
 
 fn switch_name(arrival: &Arrival) -> Option<String> {
-    let format: Format = format(arrival.kind)?;
-    let event = Event::parse(format, arrival.bytes.clone()).ok()?;
+    let event = event_of(arrival.kind, arrival.bytes.clone())?;
     Some(event.get_str("FreeSWITCH-Switchname")?.into_owned())
 }

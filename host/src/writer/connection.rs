@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::batch::error_of;
-use super::reserve::{Reserve, Survey};
+use super::reserve::{Reserve, Survey, time_ms};
 use crate::config;
 use crate::route::Routes;
 
@@ -127,7 +127,7 @@ impl Connection {
         let mut time = Pipeline::new();
         time.cmd("TIME");
         let replies = self.ask(&time).await?;
-        let Some(now_ms) = time_ms(&replies) else {
+        let Some(now_ms) = replies.first().and_then(time_ms) else {
             return Ok(replies.first().and_then(error_of));
         };
         let mut commands = Pipeline::new();
@@ -166,17 +166,6 @@ pub(super) fn client(settings: &config::Redis) -> RedisResult<Client> {
         .set_redis_settings(redis)
         .set_tcp_settings(TcpSettings::default().set_nodelay(true));
     Client::open(info)
-}
-
-fn time_ms(replies: &[Value]) -> Option<u64> {
-    let Some(Value::Array(parts)) = replies.first() else {
-        return None;
-    };
-    let number = |at: usize| match parts.get(at)? {
-        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
-        _ => None,
-    };
-    Some(number(0)? * 1_000 + number(1)? / 1_000)
 }
 
 /// Looks at the reply to `ROLE`.

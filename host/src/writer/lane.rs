@@ -86,8 +86,6 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Lane {
     identity: Identity,
-    /// The cursor was ours once in this process.
-    has_held: bool,
     /// The most decisions that a batch may have: fewer after one that took too long, slowly more after those that did not.
     ceiling: usize,
     routes: Arc<Routes>,
@@ -114,7 +112,6 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(origin: Origin, routes: Arc<Routes>) -> Lane {
         Lane {
-            has_held: false,
             ceiling: BATCH_OF_BACKLOG,
             identity: origin.identity,
             routes,
@@ -386,8 +383,9 @@ impl Lane {
     }
 
     fn found(&mut self, now: Instant, retained: Retained, cursor: Cursor, owner: Owner) {
+        let is_first = !self.standing.held;
         self.stage = match self.standing.judge(now, cursor, owner) {
-            Verdict::Held(place) => return self.hold(retained, place),
+            Verdict::Held(place) => return self.hold(retained, place, is_first),
             Verdict::Claim(claim) => Stage::Claim(claim),
             Verdict::Probe => Stage::Probe,
             Verdict::Wait { owner, until } => Stage::Wait { owner, until },
@@ -417,8 +415,8 @@ impl Lane {
         self.stage = Stage::Claim(claim);
     }
 
-    /// The cursor is ours: what it says about what was sent.
-    fn hold(&mut self, retained: Retained, place: Place) {
+    /// The cursor is ours, for the first time in this process or again: what it says about what was sent.
+    fn hold(&mut self, retained: Retained, place: Place, is_first: bool) {
         self.stage = Stage::Armed;
         if let Some(claim) = self.claim.take().filter(|claim| claim.at == place.lsn) {
             let why = claim.why.clone();
@@ -430,7 +428,6 @@ impl Lane {
             }
         }
         let position = self.standing.position();
-        let is_first = !std::mem::replace(&mut self.has_held, true);
         if is_first && (position..self.replayed).contains(&place.lsn) {
             // What an earlier process decided and the journal gave up before it could be sent.
             self.note_unhealable(retained, place.lsn);

@@ -312,8 +312,8 @@ fn id(value: &Value) -> Option<Id> {
     Some((ms.parse().ok()?, number.parse().ok()?))
 }
 
-/// The reply to TIME: seconds, and microseconds of the second.
-fn time_ms(reply: &Value) -> Option<u64> {
+/// The reply to TIME (seconds, and microseconds of the second) in milliseconds.
+pub(super) fn time_ms(reply: &Value) -> Option<u64> {
     let part = |at: usize| {
         let text = std::str::from_utf8(bytes(items(reply).get(at)?)?).ok()?;
         text.parse::<u64>().ok()

@@ -69,7 +69,7 @@ pub(super) struct Standing {
     /// The highest LSN that was ever acknowledged.
     pub(super) high: Lsn,
     /// The cursor was ours once in this process.
-    held: bool,
+    pub(super) held: bool,
     /// Since when another's cursor is in the way.
     foreign_since: Option<Instant>,
 }

@@ -15,7 +15,7 @@ use super::{Failure, Found, Place};
 use crate::clock::rfc3339;
 use crate::event::{Event, Format};
 use crate::journal::{Disk, Kind, Lsn, Reader, RealDisk, Record};
-use crate::pipeline::{DecisionError, decode};
+use crate::pipeline::{DecisionError, decode, format};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -90,7 +90,7 @@ fn export_raw(
         if input.head.lsn > through {
             break;
         }
-        if let Some(format) = format_of(input.head.kind) {
+        if let Some(format) = format(input.head.kind) {
             output.bytes(outer_header(format, input.payload.len()).as_bytes())?;
             output.bytes(&input.payload)?;
         }
@@ -100,14 +100,6 @@ fn export_raw(
         damaged: inputs.quarantined(),
         decisions: 0,
     })
-}
-
-/// How an input's event is encoded; none for a tick.
-fn format_of(kind: Kind) -> Option<Format> {
-    match kind {
-        Kind::Plain => Some(Format::Plain),
-        kind => kind.is_event().then_some(Format::Json),
-    }
 }
 
 /// The header lines that FreeSWITCH sends before an event of so many bytes.
@@ -186,7 +178,7 @@ fn push_input(input: &Record, line: &mut Vec<u8>) {
         head.offset,
     );
     line.extend_from_slice(start.as_bytes());
-    let event = format_of(head.kind).map(|format| Event::parse(format, input.payload.clone()));
+    let event = format(head.kind).map(|format| Event::parse(format, input.payload.clone()));
     match event {
         Some(Ok(event)) => {
             line.extend_from_slice(b"\"event\":");
