@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -83,6 +84,16 @@ pub fn component(name: &str) -> PathBuf {
         target().join("wasm32-wasip2/filter")
     });
     folder.join(format!("{name}.wasm"))
+}
+
+/// The library for faults between a process and the kernel, built once.
+pub fn interposer() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        cargo(&["build", "--quiet", "-p", "interposer"]);
+        target().join("debug/libinterposer.so")
+    });
+    built.clone()
 }
 
 /// Waits until `done` gives something; fails with `what` if it does not in time.
@@ -449,6 +460,14 @@ impl Host {
         assert_eq!(status["counts"]["balanced"], true, "{status:#}");
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        self.setup.take().unwrap()
+    }
+
+    /// Waits for its death by SIGKILL. What it left on disk is where the next start finds it.
+    #[track_caller]
+    pub fn died(mut self) -> Setup {
+        let ended = self.wait_end();
+        assert_eq!(ended.signal(), Some(9), "{ended}\n{}", self.log());
         self.setup.take().unwrap()
     }
 

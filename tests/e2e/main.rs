@@ -10,6 +10,7 @@ mod dead;
 mod delivery;
 mod demo;
 mod disk;
+mod faults;
 mod filters;
 mod harness;
 mod heal;

@@ -1,17 +1,54 @@
-//! A TCP proxy in front of Redis that can hold what goes through it, so that a test decides what arrives late.
+//! A TCP proxy in front of Redis or FreeSWITCH that a test can disturb: it holds, delays, throttles, swallows and ends what goes
+//! through it.
 //!
-//! What was held is passed on when it is let go, also when its client has gone meanwhile: as in a network.
+//! What was held is passed on when it is let go, also when its client has gone meanwhile: as in a network. It reads no more than
+//! it passes on, so a sender feels what becomes of its bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use jackfield::simulator::Simulator;
 
 use crate::harness::{DEADLINE, Host, Redis, Setup, wait_for};
 use crate::numbered;
+
+/// The largest piece that is passed on at once.
+const PIECE: usize = 1 << 20;
+
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Toward {
+    Server,
+    Client,
+}
+
+/// What becomes of the bytes of one direction, over all connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Clear,
+    /// Nothing passes, and nobody is told.
+    BlackHole,
+    /// So many bytes more, then a black hole.
+    HoleAfter(u64),
+    /// Every piece takes between so many milliseconds.
+    Delay(Range<u64>),
+    /// So many bytes a second.
+    Slow(u64),
+    /// So many bytes more, then the connection that carried the last of them ends, both ways; clear after that.
+    EndAfter(u64, Ending),
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Fin,
+    Rst,
+}
 
 /// It ends with its connections, or with the test.
 pub(crate) struct Proxy {
@@ -33,6 +70,15 @@ struct Rules {
     held: BTreeSet<usize>,
     over: BTreeSet<usize>,
     connections: usize,
+    /// Those that are clear are not here.
+    conditions: BTreeMap<Toward, Condition>,
+    open: BTreeMap<usize, Arc<Connection>>,
+}
+
+struct Connection {
+    number: usize,
+    client: TcpStream,
+    server: TcpStream,
 }
 
 /// Starts a host whose Redis is behind a proxy, and waits until its first ten events are in Redis.
@@ -60,11 +106,50 @@ impl Proxy {
                 let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)));
                 gate.change(|rules| rules.connections = number + 1);
                 if let (Ok(client), Ok(server)) = (client, server) {
-                    gate.serve(number, client, server);
+                    gate.serve(Connection {
+                        number,
+                        client,
+                        server,
+                    });
                 }
             }
         });
         proxy
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// From now on this becomes of the bytes of this direction.
+    pub(crate) fn set(&self, toward: Toward, condition: Condition) {
+        self.gate.change(|rules| {
+            match condition {
+                Condition::Clear => rules.conditions.remove(&toward),
+                condition => rules.conditions.insert(toward, condition),
+            };
+        });
+    }
+
+    /// Both directions are clear again.
+    pub(crate) fn clear(&self) {
+        self.gate.change(|rules| rules.conditions.clear());
+    }
+
+    /// Waits until this direction is as told: a condition that strikes once has struck when it is clear.
+    #[track_caller]
+    pub(crate) fn wait_condition(&self, toward: Toward, condition: &Condition) {
+        self.wait(&format!("{toward:?} is {condition:?}"), |rules| {
+            rules.condition(toward) == *condition
+        });
+    }
+
+    /// Ends every connection now.
+    pub(crate) fn end(&self, ending: Ending) {
+        let open: Vec<_> = self.gate.lock().open.values().cloned().collect();
+        for connection in open {
+            connection.end(ending);
+        }
     }
 
     /// From now on whatever has an XADD in it waits, by connection, to be let go.
@@ -79,7 +164,7 @@ impl Proxy {
 
     /// How many connections there were: the number of the next one.
     pub(crate) fn connections(&self) -> usize {
-        self.gate.rules.lock().unwrap().connections
+        self.gate.lock().connections
     }
 
     /// Passes on what this connection has held; the first one is number 0.
@@ -105,37 +190,52 @@ impl Proxy {
 
     #[track_caller]
     fn wait(&self, what: &str, done: impl Fn(&Rules) -> bool) {
-        wait_for(what, || {
-            done(&self.gate.rules.lock().unwrap()).then_some(())
-        });
+        wait_for(what, || done(&self.gate.lock()).then_some(()));
     }
 }
 
+impl Rules {
+    fn condition(&self, toward: Toward) -> Condition {
+        let condition = self.conditions.get(&toward);
+        condition.cloned().unwrap_or(Condition::Clear)
+    }
+}
+
+/// What is to be done with the next bytes of a direction.
+enum Turn {
+    /// So many of them pass, after this time; then the connection may end.
+    Pass(usize, Duration, Option<Ending>),
+    Wait,
+}
+
 impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Rules)) {
-        change(&mut self.rules.lock().unwrap());
+        change(&mut self.lock());
         self.changed.notify_all();
     }
 
     fn pass_when(&self, may_pass: impl Fn(&mut Rules) -> bool) {
-        let rules = self.rules.lock().unwrap();
         drop(
             self.changed
-                .wait_timeout_while(rules, DEADLINE, |rules| !may_pass(rules))
+                .wait_timeout_while(self.lock(), DEADLINE, |rules| !may_pass(rules))
                 .unwrap(),
         );
     }
 
-    fn serve(self: &Arc<Gate>, number: usize, client: TcpStream, server: TcpStream) {
-        client.set_nodelay(true).unwrap();
-        server.set_nodelay(true).unwrap();
-        let (from, to, gate) = (
-            client.try_clone().unwrap(),
-            server.try_clone().unwrap(),
-            Arc::clone(self),
-        );
+    fn serve(self: &Arc<Gate>, connection: Connection) {
+        connection.client.set_nodelay(true).unwrap();
+        connection.server.set_nodelay(true).unwrap();
+        let (number, connection) = (connection.number, Arc::new(connection));
+        self.change(|rules| {
+            rules.open.insert(number, Arc::clone(&connection));
+        });
+        let (gate, asking) = (Arc::clone(self), Arc::clone(&connection));
         thread::spawn(move || {
-            copy(from, to, |bytes| {
+            gate.copy(&asking, Toward::Server, |bytes| {
                 let is_batch = bytes.windows(4).any(|word| word == b"XADD");
                 gate.pass_when(|rules| {
                     let may_pass =
@@ -149,23 +249,101 @@ impl Gate {
         });
         let gate = Arc::clone(self);
         thread::spawn(move || {
-            copy(server, client, |_| {
+            gate.copy(&connection, Toward::Client, |_| {
                 gate.pass_when(|rules| !rules.hold_replies);
             });
             gate.change(|rules| {
                 rules.over.insert(number);
+                rules.open.remove(&number);
             });
         });
     }
+
+    /// Passes bytes on until the end, each time when `before` returns. A receiver that is gone does not end it.
+    fn copy(&self, connection: &Connection, toward: Toward, before: impl Fn(&[u8])) {
+        let (mut from, mut to) = match toward {
+            Toward::Server => (&connection.client, &connection.server),
+            Toward::Client => (&connection.server, &connection.client),
+        };
+        let mut bytes = vec![0; PIECE];
+        let mut delays = connection.number as u64;
+        while let Ok(read @ 1..) = from.read(&mut bytes) {
+            before(&bytes[..read]);
+            let mut rest = &bytes[..read];
+            while !rest.is_empty() {
+                let Turn::Pass(count, after, ending) = self.turn(toward, rest.len(), &mut delays)
+                else {
+                    let stuck = self.lock().condition(toward);
+                    let still = |rules: &mut Rules| rules.condition(toward) == stuck;
+                    let waited = self.changed.wait_while(self.lock(), still);
+                    drop(waited.unwrap());
+                    continue;
+                };
+                thread::sleep(after);
+                // The end of the other side shows in reading from it.
+                drop(to.write_all(&rest[..count]));
+                rest = &rest[count..];
+                if let Some(ending) = ending {
+                    connection.end(ending);
+                    return;
+                }
+            }
+        }
+        drop(to.shutdown(Shutdown::Write));
+    }
+
+    fn turn(&self, toward: Toward, length: usize, delays: &mut u64) -> Turn {
+        let mut rules = self.lock();
+        let Some(condition) = rules.conditions.get_mut(&toward) else {
+            return Turn::Pass(length, Duration::ZERO, None);
+        };
+        let turn = match condition {
+            Condition::Clear => Turn::Pass(length, Duration::ZERO, None),
+            Condition::BlackHole => Turn::Wait,
+            Condition::Delay(range) => {
+                // Any sequence will do that is not the same for each piece.
+                *delays = delays
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let spread = (range.end - range.start).max(1);
+                let delay = range.start + (*delays >> 33) % spread;
+                Turn::Pass(length, Duration::from_millis(delay), None)
+            }
+            Condition::Slow(rate) => {
+                let count = (usize::try_from(*rate).unwrap() / 20).clamp(1, length);
+                let time = Duration::from_secs_f64(count as f64 / *rate as f64);
+                Turn::Pass(count, time, None)
+            }
+            Condition::HoleAfter(left) | Condition::EndAfter(left, _)
+                if (length as u64) < *left =>
+            {
+                *left -= length as u64;
+                return Turn::Pass(length, Duration::ZERO, None);
+            }
+            Condition::HoleAfter(left) => {
+                let count = usize::try_from(*left).unwrap();
+                *condition = Condition::BlackHole;
+                Turn::Pass(count, Duration::ZERO, None)
+            }
+            Condition::EndAfter(left, ending) => {
+                let (count, ending) = (usize::try_from(*left).unwrap(), *ending);
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Some(ending))
+            }
+        };
+        self.changed.notify_all();
+        turn
+    }
 }
 
-/// Passes bytes on until the end, each time when `before` returns. A receiver that is gone does not end it.
-fn copy(mut from: TcpStream, mut to: TcpStream, before: impl Fn(&[u8])) {
-    let mut bytes = vec![0; 1 << 20];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        before(&bytes[..read]);
-        // The end of the other side shows in reading from it.
-        drop(to.write_all(&bytes[..read]));
+impl Connection {
+    fn end(&self, ending: Ending) {
+        for socket in [&self.client, &self.server] {
+            // It may have ended already.
+            match ending {
+                Ending::Fin => drop(socket.shutdown(Shutdown::Both)),
+                Ending::Rst => drop(rustix::net::connect_unspec(socket)),
+            }
+        }
     }
-    drop(to.shutdown(Shutdown::Write));
 }

@@ -1,0 +1,21 @@
+//! The fault suite: what the promise is worth when everything around the host fails. `docs/faults.md` is its table.
+//!
+//! Each test is a [`trial::Trial`]: the real binary between a simulated FreeSWITCH with thousands of calls and a real redis-server,
+//! with a proxy that can be disturbed on either side. A test does one thing to it and asks for the verdict: nothing lost, nothing
+//! twice, every stream in order, accounts that balance, drained in time, memory and disk within bounds, and a readiness that
+//! told the truth.
+//!
+//! In reading order: `dice` (seeds), `tap` (what FreeSWITCH sent, read independently), `watch` (what the host said of itself all
+//! the while), `trial` (set-up and verdict), `interposer` (faults between the binary and the kernel), `power` (what a power cut takes
+//! back). Then the tests.
+//!
+//! `make test` runs each once, from a fixed seed; `make soak` runs them again and again with new ones. `SEED=…` repeats one.
+
+mod dice;
+mod interposer;
+mod power;
+mod tap;
+mod trial;
+mod watch;
+
+mod killed_host;

@@ -1,0 +1,84 @@
+//! What FreeSWITCH sent, in its order, read by a second listener that no fault touches and that shares no code with the router.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
+
+use crate::captures::stream_of;
+use crate::reading;
+
+/// What tells events apart over all lives of a FreeSWITCH: `Core-UUID` and `Event-Sequence`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) core: Arc<str>,
+    pub(crate) sequence: u64,
+}
+
+/// An event that belongs into a stream, as it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) key: Key,
+    pub(crate) stream: &'static str,
+}
+
+/// The listener.
+pub(crate) struct Tap {
+    sent: Arc<Mutex<Vec<Sent>>>,
+}
+
+impl Tap {
+    /// Listens from now on, until FreeSWITCH ends.
+    pub(crate) fn new(switch: SocketAddr) -> Tap {
+        let sent = Arc::<Mutex<Vec<Sent>>>::default();
+        let mut stream = TcpStream::connect(switch).unwrap();
+        let commands = b"auth ClueCon\n\nevent json ALL\n\n";
+        stream.write_all(commands).unwrap();
+        let into = Arc::clone(&sent);
+        std::thread::spawn(move || listen(stream, &into));
+        Tap { sent }
+    }
+
+    /// What was sent so far that belongs into a stream.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+}
+
+fn listen(mut stream: TcpStream, sent: &Mutex<Vec<Sent>>) {
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(read @ 1..) = stream.read(&mut chunk) {
+        bytes.extend_from_slice(&chunk[..read]);
+        let (frames, rest) = reading::frames(&bytes);
+        let events = frames.iter().filter_map(reading::Frame::event);
+        let known: Vec<Sent> = events
+            .filter_map(|event| {
+                let stream = stream_of(&event)?;
+                Some(Sent {
+                    key: key(&event),
+                    stream,
+                })
+            })
+            .collect();
+        sent.lock().unwrap().extend(known);
+        bytes = rest.to_vec();
+    }
+}
+
+/// The key of an event; it must have one.
+pub(crate) fn key(event: &Map<String, Value>) -> Key {
+    let text = |name: &str| {
+        event[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("{name} in {event:?}"))
+    };
+    Key {
+        core: text("Core-UUID").into(),
+        sequence: text("Event-Sequence").parse().unwrap(),
+    }
+}

@@ -1,0 +1,482 @@
+//! One trial: a host in the middle of thousands of calls, what is done to it, and the verdict.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jackfield::simulator::{Event, Load, Settings, Simulator};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::dice::Dice;
+use super::interposer::{Interposer, is_interposed};
+use super::tap::{Key, Sent, Tap, key};
+use super::watch::{Peak, Watch};
+use crate::harness::{DEADLINE, Host, Redis, Setup, jackfield, wait_for};
+use crate::proxy::Proxy;
+
+pub(crate) const EVENTS: &str = "freeswitch:telephony:events";
+pub(crate) const JOBS: &str = "freeswitch:telephony:background-jobs";
+pub(crate) const DEAD: &str = "freeswitch:telephony:dead";
+
+/// Events a second, about as many as a FreeSWITCH of two cores makes of calls while it has other things to do.
+const RATE: f64 = 2_500.0;
+const CALLS: usize = 2_000;
+/// What a host may need beyond what it had at its start, whatever happens to it.
+const MEMORY_KIB: u64 = 96 << 10;
+/// The journal's room in these tests; segments have an eighth of it.
+const JOURNAL: u64 = 256 << 20;
+
+/// How a trial is set up.
+pub(crate) struct Plan {
+    dice: Dice,
+    rate: f64,
+    redis: Vec<String>,
+    setup: Vec<Box<dyn FnOnce(Setup) -> Setup>>,
+    journal: u64,
+    interposed: bool,
+    undo: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Plan {
+        Plan {
+            dice: Dice::new(seed),
+            rate: RATE,
+            redis: Vec::new(),
+            setup: Vec::new(),
+            journal: JOURNAL,
+            interposed: false,
+            undo: false,
+        }
+    }
+
+    /// Events a second.
+    pub(crate) fn rate(mut self, rate: f64) -> Plan {
+        self.rate = rate;
+        self
+    }
+
+    /// Arguments of redis-server.
+    pub(crate) fn redis(mut self, args: &[&str]) -> Plan {
+        self.redis.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Filters and settings of the host.
+    pub(crate) fn setup(mut self, prepare: impl FnOnce(Setup) -> Setup + 'static) -> Plan {
+        self.setup.push(Box::new(prepare));
+        self
+    }
+
+    /// The journal's room in bytes.
+    pub(crate) fn journal(mut self, bytes: u64) -> Plan {
+        self.journal = bytes;
+        self
+    }
+
+    /// With the library for faults between the host and the kernel.
+    pub(crate) fn interposed(mut self) -> Plan {
+        self.interposed = true;
+        self
+    }
+
+    /// And a record of what a power cut could take back.
+    pub(crate) fn with_power_cuts(mut self) -> Plan {
+        (self.interposed, self.undo) = (true, true);
+        self
+    }
+
+    /// Starts everything, and waits until the first events of the calls are in Redis.
+    pub(crate) async fn start(mut self) -> Trial {
+        let settings = Settings {
+            seed: self.dice.next(),
+            heartbeat: Duration::from_secs(1),
+            ..Settings::default()
+        };
+        let switch = Arc::new(Simulator::start(settings).await.unwrap());
+        let args: Vec<&str> = self.redis.iter().map(String::as_str).collect();
+        let redis = Redis::start_with(&args);
+        let (esl, lane) = (Proxy::to(switch.addr().port()), Proxy::to(redis.port));
+        let interposer = Interposer::new();
+        interposer.know_redis(lane.port);
+        let mut setup =
+            setup(&esl, &lane, &redis).env("JACKFIELD_JOURNAL_MAX_SIZE", &self.journal.to_string());
+        for prepare in self.setup {
+            setup = prepare(setup);
+        }
+        if self.interposed {
+            for (name, path) in interposer.environment(self.undo) {
+                setup = setup.env(name, path.to_str().unwrap());
+            }
+        }
+        let tap = Tap::new(switch.addr());
+        let host = setup.start();
+        assert_eq!(
+            is_interposed(host.pid()),
+            self.interposed,
+            "the library is where it is wanted"
+        );
+        let disturbed = Arc::<AtomicBool>::default();
+        let watch = Watch::new(&host, &disturbed);
+        assert!(
+            switch.wait_for_subscribers(2, DEADLINE).await,
+            "the host and the tap listen"
+        );
+        let calling = Arc::clone(&switch);
+        let load = Load {
+            rate: self.rate,
+            events: None,
+            calls_at_once: CALLS,
+        };
+        let load = tokio::spawn(async move {
+            calling.place_calls(load).await;
+        });
+        let trial = Trial {
+            dice: self.dice,
+            switch,
+            esl,
+            redis,
+            lane,
+            interposer,
+            tap,
+            life: Life::Running(host, watch),
+            disturbed,
+            peak: Peak::default(),
+            journal: self.journal,
+            load,
+        };
+        trial.host().wait_ready();
+        trial.wait_delivered(200);
+        trial
+    }
+}
+
+fn setup(esl: &Proxy, lane: &Proxy, redis: &Redis) -> Setup {
+    Setup::new(esl.addr(), redis)
+        .env(
+            "JACKFIELD_REDIS_URL",
+            &format!("redis://127.0.0.1:{}/2", lane.port),
+        )
+        .env("REDIS_REMOTE_WRITE_TIMEOUT", "1s")
+        .env("REDIS_REMOTE_DIAL_TIMEOUT", "1s")
+        .env("ESL_RECONNECT_DELAY", "50ms")
+        .env("ESL_MAX_RECONNECT_DELAY", "500ms")
+        .env("EVENTS_MAX_LEN", "0")
+        .env("JOBS_MAX_LEN", "0")
+        .env("EVENTS_EXPIRE_TIME", "0")
+        .env("JOBS_EXPIRE_TIME", "0")
+        .env("JACKFIELD_FILTERS_DEADLINE", "1s")
+}
+
+/// A host in the middle of calls.
+pub(crate) struct Trial {
+    pub(crate) dice: Dice,
+    pub(crate) switch: Arc<Simulator>,
+    /// Before FreeSWITCH.
+    pub(crate) esl: Proxy,
+    pub(crate) redis: Redis,
+    /// Before Redis.
+    pub(crate) lane: Proxy,
+    pub(crate) interposer: Interposer,
+    tap: Tap,
+    life: Life,
+    disturbed: Arc<AtomicBool>,
+    peak: Peak,
+    journal: u64,
+    load: JoinHandle<()>,
+}
+
+enum Life {
+    Running(Host, Watch),
+    /// With what it left on the disk.
+    Over(Setup),
+    /// For a moment, between two.
+    Changing,
+}
+
+/// What may be missing at the end, and is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Nothing: the host heard all that was sent.
+    Nothing,
+    /// What was sent while it did not listen, in at most so many pieces; everything in the journal is there.
+    Unheard(usize),
+    /// What was sent while it did not listen, and what a power cut took from the journal before it was in Redis.
+    Cut(usize),
+}
+
+impl Trial {
+    pub(crate) fn host(&self) -> &Host {
+        match &self.life {
+            Life::Running(host, _) => host,
+            _ => panic!("the host is not running"),
+        }
+    }
+
+    /// Something is wrong from now on: the host may call itself ready or not.
+    pub(crate) fn disturb(&self) {
+        self.disturbed.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing is wrong any more: a host that does not get ready soon does not tell the truth.
+    pub(crate) fn calm(&self) {
+        self.disturbed.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until so many events more have been sent that belong into a stream.
+    #[track_caller]
+    pub(crate) fn wait_sent(&self, more: usize) {
+        let until = self.tap.count() + more;
+        wait_for("calls go on", || (self.tap.count() >= until).then_some(()));
+    }
+
+    /// Waits until so many entries more are in Redis.
+    #[track_caller]
+    pub(crate) fn wait_delivered(&self, more: u64) {
+        let until = self.delivered() + more;
+        let started = Instant::now();
+        while self.delivered() < until {
+            assert!(
+                started.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {more} events more in Redis\n{:#}\n{}",
+                self.host().status(),
+                self.host().log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn delivered(&self) -> u64 {
+        [EVENTS, JOBS]
+            .iter()
+            .map(|stream| self.redis.ask::<u64>(&["XLEN", stream]))
+            .sum()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.end_life(|host| {
+            host.signal("KILL");
+            host.died()
+        });
+    }
+
+    /// Waits for the death that a rule of the interposer brings.
+    pub(crate) fn wait_killed(&mut self) {
+        self.end_life(Host::died);
+    }
+
+    /// SIGTERM, and a good end.
+    pub(crate) fn stop(&mut self) {
+        self.end_life(Host::stop);
+    }
+
+    fn end_life(&mut self, end: impl FnOnce(Host) -> Setup) {
+        let Life::Running(host, watch) = std::mem::replace(&mut self.life, Life::Changing) else {
+            panic!("the host is not running");
+        };
+        self.life = Life::Over(end(host));
+        self.saw(watch.end());
+    }
+
+    fn saw(&mut self, peak: Peak) {
+        self.peak.memory_kib = self.peak.memory_kib.max(peak.memory_kib);
+        self.peak.journal = self.peak.journal.max(peak.journal);
+    }
+
+    /// What a host that is over has left on the disk.
+    pub(crate) fn left(&self) -> &Setup {
+        match &self.life {
+            Life::Over(setup) => setup,
+            _ => panic!("the host is running"),
+        }
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_again(&mut self) {
+        let Life::Over(setup) = std::mem::replace(&mut self.life, Life::Changing) else {
+            panic!("the host is running");
+        };
+        let host = setup.start();
+        let watch = Watch::new(&host, &self.disturbed);
+        self.life = Life::Running(host, watch);
+    }
+
+    /// Ends the calls, waits until Redis has everything, and judges.
+    #[track_caller]
+    pub(crate) fn verdict(mut self, missing: Missing) -> Verdict {
+        self.load.abort();
+        self.calm();
+        let status = self.drain();
+        let Life::Running(host, watch) = std::mem::replace(&mut self.life, Life::Changing) else {
+            panic!("the host is not running");
+        };
+        self.saw(watch.end());
+        let log = host.log();
+        let setup = host.stop();
+        let verdict = Verdict {
+            sent: self.tap.sent(),
+            found: [EVENTS, JOBS, DEAD]
+                .map(|stream| (stream, found(&self.redis, stream)))
+                .into(),
+            journaled: journaled(&setup),
+            status,
+            log,
+            peak: self.peak,
+        };
+        verdict.check(missing);
+        let peak = verdict.peak;
+        assert!(
+            peak.memory_kib < MEMORY_KIB,
+            "memory stays bounded: {peak:?}"
+        );
+        assert!(
+            peak.journal <= self.journal,
+            "so does the journal: {peak:?}"
+        );
+        verdict
+    }
+
+    /// The calls have ended: what was sent last arrives, and with it all that was sent before. Gives `/status`.
+    #[track_caller]
+    fn drain(&self) -> Value {
+        self.host().wait_ready();
+        let marker = self.dice.seed.to_string() + "-last";
+        wait_for("the host listens", || {
+            // A marker that nobody hears is followed by another.
+            let event = Event::new("CUSTOM").header("Event-Subclass", "trial::last");
+            self.switch.fire(event.header("Marker", &*marker));
+            let waited = Instant::now();
+            while waited.elapsed() < Duration::from_secs(1) {
+                type Entries = Vec<(String, Vec<(String, String)>)>;
+                let newest: Entries =
+                    self.redis
+                        .ask(&["XREVRANGE", EVENTS, "+", "-", "COUNT", "1"]);
+                if newest
+                    .iter()
+                    .flat_map(|(_, fields)| fields)
+                    .any(|(_, value)| value.contains(&*marker))
+                {
+                    return Some(());
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            None
+        });
+        self.host().wait_settled(0)
+    }
+}
+
+/// What came out of a trial.
+pub(crate) struct Verdict {
+    pub(crate) sent: Vec<Sent>,
+    /// The events of each stream.
+    pub(crate) found: BTreeMap<&'static str, Vec<Key>>,
+    /// What the journal still has, in its order.
+    pub(crate) journaled: Vec<Key>,
+    /// The last `/status`, and log, of the last host.
+    pub(crate) status: Value,
+    pub(crate) log: String,
+    pub(crate) peak: Peak,
+}
+
+impl Verdict {
+    #[track_caller]
+    fn check(&self, missing: Missing) {
+        assert_eq!(self.status["counts"]["lost"], 0, "{:#}", self.status);
+        let journaled: BTreeSet<&Key> = self.journaled.iter().collect();
+        let dead: BTreeSet<&Key> = self.found[DEAD].iter().collect();
+        for stream in [EVENTS, JOBS] {
+            let sent: Vec<&Key> = self
+                .sent
+                .iter()
+                .filter(|one| one.stream == stream)
+                .map(|one| &one.key)
+                .collect();
+            let found: Vec<&Key> = self.found[stream].iter().collect();
+            assert!(found.len() > 10, "{stream}: only {} entries", found.len());
+            check_order(stream, &sent, &found);
+            let there: BTreeSet<&Key> = found.into_iter().chain(dead.iter().copied()).collect();
+            let gone: Vec<bool> = sent.iter().map(|key| !there.contains(key)).collect();
+            let gaps = gaps(&gone);
+            let allowed = match missing {
+                Missing::Nothing => 0,
+                Missing::Unheard(pieces) | Missing::Cut(pieces) => pieces,
+            };
+            let count = gone.iter().filter(|gone| **gone).count();
+            assert!(
+                gaps <= allowed,
+                "{stream}: {count} of {} are missing in {gaps} pieces, the first at {:?}\n{:#}",
+                sent.len(),
+                gone.iter().position(|gone| *gone),
+                self.status,
+            );
+            let mut kept = sent
+                .iter()
+                .zip(&gone)
+                .filter(|(key, gone)| **gone && journaled.contains(*key));
+            assert!(
+                kept.next().is_none(),
+                "{stream}: in the journal, and not in Redis"
+            );
+        }
+    }
+}
+
+/// How many runs of missing ones there are.
+fn gaps(gone: &[bool]) -> usize {
+    let begins = |(place, is_gone): (usize, &bool)| *is_gone && (place == 0 || !gone[place - 1]);
+    gone.iter().enumerate().filter(|one| begins(*one)).count()
+}
+
+/// What was found was sent, and comes in the order of its sending, each once.
+#[track_caller]
+fn check_order(stream: &str, sent: &[&Key], found: &[&Key]) {
+    let places: HashMap<&Key, usize> = sent
+        .iter()
+        .enumerate()
+        .map(|(place, key)| (*key, place))
+        .collect();
+    let mut last: Option<(usize, &Key)> = None;
+    for (entry, key) in found.iter().enumerate() {
+        let place = places.get(key);
+        let place =
+            *place.unwrap_or_else(|| panic!("{stream}, entry {entry}: {key:?} was never sent"));
+        if let Some((before, other)) = last {
+            assert!(
+                place > before,
+                "{stream}, entry {entry}: {key:?}, sent as number {place}, after {other:?}, sent as number {before}"
+            );
+        }
+        last = Some((place, key));
+    }
+}
+
+/// The events of a stream.
+fn found(redis: &Redis, stream: &str) -> Vec<Key> {
+    let events = redis.events(stream);
+    events
+        .iter()
+        .map(|event| key(event.as_object().unwrap()))
+        .collect()
+}
+
+/// The events of a journal, as `jackfield journal export` tells.
+fn journaled(setup: &Setup) -> Vec<Key> {
+    let mut export = Command::new(jackfield());
+    export
+        .args(["journal", "export", "--json"])
+        .arg(setup.journal());
+    let output = export.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let records = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records
+        .filter_map(|record| record["event"].as_object().map(key))
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! The control file: 64-bit words that a test writes and this library reads while the process runs.
+//!
+//! `tests/e2e/faults/interposer.rs` writes the same layout; the two files change together.
+
+use std::ffi::CStr;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use crate::point::Point;
+
+/// Words of the file: 8 of its own, then 8 a rule.
+const WORDS: usize = 8 + 8 * RULES;
+const RULES: usize = 8;
+
+/// Words of the file's beginning.
+const CLOCK_OFFSET_US: usize = 0;
+const REDIS_PORT: usize = 1;
+
+/// Words of a rule.
+const POINT: usize = 0;
+const SKIP: usize = 1;
+const TIMES: usize = 2;
+const ACTION: usize = 3;
+const ARGUMENT: usize = 4;
+const HITS: usize = 5;
+
+/// What a rule does to a call.
+#[derive(Clone, Copy)]
+pub(crate) enum Action {
+    /// It fails with this error number.
+    Fail(i32),
+    /// It takes so many milliseconds longer.
+    Hang(u64),
+    /// The process is killed instead of it.
+    KillBefore,
+    /// The process is killed when the kernel has done it.
+    KillAfter,
+    /// So many thousandths of its bytes are written, then the process is killed.
+    KillWithin(usize),
+    /// So many thousandths of its bytes are written, then it fails for want of space.
+    FillWithin(usize),
+}
+
+static CONTROL: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
+
+/// The words, if there is a control file; found once.
+fn words() -> Option<&'static [AtomicU64]> {
+    let mut control = CONTROL.load(Ordering::Acquire);
+    if control.is_null() {
+        control = map()?;
+        CONTROL.store(control, Ordering::Release);
+    }
+    // SAFETY: the mapping has this size, is never undone, and atomics may be shared with the process that writes them.
+    Some(unsafe { std::slice::from_raw_parts(control, WORDS) })
+}
+
+fn map() -> Option<*mut AtomicU64> {
+    let path = variable(c"INTERPOSER_CONTROL")?;
+    // SAFETY: plain system calls with a string that ends in NUL; a failure is seen in what they return.
+    unsafe {
+        let file = libc::syscall(
+            libc::SYS_openat,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::O_RDWR | libc::O_CLOEXEC,
+        );
+        let file = i32::try_from(file).ok().filter(|file| *file >= 0)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let mapped = libc::mmap(null_mut(), WORDS * 8, access, libc::MAP_SHARED, file, 0);
+        libc::syscall(libc::SYS_close, file);
+        (mapped != libc::MAP_FAILED).then_some(mapped.cast())
+    }
+}
+
+/// A variable of the environment, which nobody changes.
+pub(crate) fn variable(name: &CStr) -> Option<&'static CStr> {
+    // SAFETY: the environment of these processes is never changed, so the string stays.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value))
+    }
+}
+
+/// By how much the wall clock is moved, in microseconds.
+pub(crate) fn clock_offset_us() -> i64 {
+    words().map_or(0, |words| {
+        words[CLOCK_OFFSET_US].load(Ordering::Relaxed).cast_signed()
+    })
+}
+
+/// The port of which connections are [`Point::RedisSend`] and [`Point::RedisReceive`].
+pub(crate) fn redis_port() -> u64 {
+    words().map_or(0, |words| words[REDIS_PORT].load(Ordering::Relaxed))
+}
+
+/// What is to happen to the call that is being made at this point.
+pub(crate) fn action(point: Point) -> Option<Action> {
+    let rules = words()?.get(8..)?.chunks_exact(8);
+    let mut due = rules.filter(|rule| rule[POINT].load(Ordering::Acquire) == point as u64);
+    due.find_map(|rule| {
+        if take_one(&rule[SKIP]) || !take_one(&rule[TIMES]) {
+            return None;
+        }
+        rule[HITS].fetch_add(1, Ordering::AcqRel);
+        let argument = rule[ARGUMENT].load(Ordering::Relaxed);
+        Some(match rule[ACTION].load(Ordering::Relaxed) {
+            1 => Action::Fail(i32::try_from(argument).unwrap_or(libc::EIO)),
+            2 => Action::Hang(argument),
+            3 => Action::KillBefore,
+            4 => Action::KillAfter,
+            5 => Action::KillWithin(usize::try_from(argument).unwrap_or(0)),
+            6 => Action::FillWithin(usize::try_from(argument).unwrap_or(0)),
+            _ => return None,
+        })
+    })
+}
+
+/// Counts down; false if it was at zero.
+fn take_one(count: &AtomicU64) -> bool {
+    let less = |count: u64| count.checked_sub(1);
+    count
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+        .is_ok()
+}
+
+/// `kill -9` of ourselves.
+pub(crate) fn die() -> ! {
+    // SAFETY: plain system calls; the first does not return.
+    unsafe {
+        libc::syscall(libc::SYS_kill, libc::getpid(), libc::SIGKILL);
+        loop {
+            libc::syscall(libc::SYS_pause);
+        }
+    }
+}
+
+pub(crate) fn hang(milliseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: i64::try_from(milliseconds / 1_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(milliseconds % 1_000 * 1_000_000).unwrap_or(0),
+    };
+    // SAFETY: a plain system call; `time` outlives it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_clock_nanosleep,
+            libc::CLOCK_MONOTONIC,
+            0,
+            &raw const time,
+            null_mut::<libc::timespec>(),
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Which file or connection a call is about: by the name under which it was opened, or the port that it was connected to.
+
+use std::ffi::{CStr, c_int};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A place in the program where a rule can strike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Point {
+    /// A segment of the journal is made.
+    SegmentCreate = 1,
+    SegmentWrite = 2,
+    SegmentSync = 3,
+    SegmentRead = 4,
+    SegmentRemove = 5,
+    SegmentTruncate = 6,
+    /// A folder is forced to the disk: its new and removed names.
+    FolderSync = 7,
+    /// The filters' saved state.
+    StateWrite = 8,
+    StateRename = 9,
+    /// The local dead-letter file.
+    LettersWrite = 10,
+    LettersSync = 11,
+    /// A transaction goes to Redis: something with `EXEC` in it.
+    BatchSend = 12,
+    /// Something came from Redis after a transaction was sent.
+    BatchReply = 13,
+    /// Anything written to Redis.
+    RedisSend = 14,
+    /// Anything read from Redis.
+    RedisReceive = 15,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Other,
+    /// Of the journal, with the number in its name.
+    Segment(u64),
+    State,
+    Letters,
+    /// A connection, and whether a transaction was sent since something was read.
+    Redis {
+        asked: bool,
+    },
+}
+
+const OTHER: u64 = 0;
+const STATE: u64 = 1;
+const LETTERS: u64 = 2;
+const REDIS: u64 = 3;
+const REDIS_ASKED: u64 = 4;
+const SEGMENT: u64 = 1 << 63;
+
+/// Descriptors above are not followed.
+const MOST: usize = 4096;
+
+static CLASSES: [AtomicU64; MOST] = [const { AtomicU64::new(OTHER) }; MOST];
+
+pub(crate) fn class(descriptor: c_int) -> Class {
+    let slot = usize::try_from(descriptor)
+        .ok()
+        .and_then(|descriptor| CLASSES.get(descriptor));
+    match slot.map_or(OTHER, |slot| slot.load(Ordering::Acquire)) {
+        STATE => Class::State,
+        LETTERS => Class::Letters,
+        REDIS => Class::Redis { asked: false },
+        REDIS_ASKED => Class::Redis { asked: true },
+        number if number & SEGMENT != 0 => Class::Segment(number & !SEGMENT),
+        _ => Class::Other,
+    }
+}
+
+pub(crate) fn set(descriptor: c_int, class: Class) {
+    let word = match class {
+        Class::Other => OTHER,
+        Class::State => STATE,
+        Class::Letters => LETTERS,
+        Class::Redis { asked: false } => REDIS,
+        Class::Redis { asked: true } => REDIS_ASKED,
+        Class::Segment(number) => number | SEGMENT,
+    };
+    if let Some(slot) = usize::try_from(descriptor)
+        .ok()
+        .and_then(|descriptor| CLASSES.get(descriptor))
+    {
+        slot.store(word, Ordering::Release);
+    }
+}
+
+/// What a path names.
+pub(crate) fn of_path(path: &CStr) -> Class {
+    let path = path.to_bytes();
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    if let Some(number) = name.strip_suffix(b".jnl") {
+        let number = std::str::from_utf8(number).ok();
+        let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+        return number.map_or(Class::Other, Class::Segment);
+    }
+    match name {
+        b"dead-letters.jsonl" => Class::Letters,
+        _ if name.starts_with(b"filters.state") => Class::State,
+        _ => Class::Other,
+    }
+}
