@@ -347,7 +347,16 @@ impl Setup {
     }
 
     /// Starts it and waits until it listens.
+    #[track_caller]
     pub fn start(self) -> Host {
+        match self.start_or_end() {
+            Ok(host) => host,
+            Err(setup) => panic!("the host ended at its start, in {}", setup.dir().display()),
+        }
+    }
+
+    /// Starts it and waits until it listens, or has ended before it did.
+    pub fn start_or_end(self) -> Result<Host, Setup> {
         let mut command = self.command();
         if !self.env.iter().any(|(name, _)| name == "HEALTH_PORT") {
             command.env("JACKFIELD_HTTP_LISTEN", "127.0.0.1:0");
@@ -362,22 +371,27 @@ impl Setup {
         let http = wait_for("the host says where it listens", || {
             let log = log.lock().unwrap();
             let plain = without_colors(&log);
-            let at = plain.find("http=")? + "http=".len();
-            plain[at..]
-                .split_whitespace()
-                .next()?
-                .parse::<SocketAddr>()
-                .ok()
+            let http = plain.find("http=").and_then(|at| {
+                let address = plain[at + "http=".len()..].split_whitespace().next()?;
+                address.parse::<SocketAddr>().ok()
+            });
+            match http {
+                None => process.try_wait().unwrap().map(|_| None),
+                http => Some(http),
+            }
         });
+        let Some(http) = http else {
+            return Err(self);
+        };
         let http = SocketAddr::from(([127, 0, 0, 1], http.port()));
-        Host {
+        Ok(Host {
             process,
             http,
             out,
             log,
             filters: self.filters(),
             setup: Some(self),
-        }
+        })
     }
 
     /// The folder that it runs in.

@@ -296,13 +296,24 @@ impl Trial {
     }
 
     /// Starts it again.
+    #[track_caller]
     pub(crate) fn start_again(&mut self) {
+        assert!(self.lives_again(), "the host ended at its start");
+    }
+
+    /// Starts it again, where a rule of the interposer may kill it before it listens. Whether it lives.
+    pub(crate) fn lives_again(&mut self) -> bool {
         let Life::Over(setup) = std::mem::replace(&mut self.life, Life::Changing) else {
             panic!("the host is running");
         };
-        let host = setup.start();
-        let watch = Watch::new(&host, &self.disturbed);
-        self.life = Life::Running(host, watch);
+        match setup.start_or_end() {
+            Ok(host) => {
+                let watch = Watch::new(&host, &self.disturbed);
+                self.life = Life::Running(host, watch);
+            }
+            Err(setup) => self.life = Life::Over(setup),
+        }
+        matches!(self.life, Life::Running(..))
     }
 
     /// Ends the calls, waits until Redis has everything, and judges.

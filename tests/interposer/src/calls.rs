@@ -271,8 +271,9 @@ unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: size
         iov_base: bytes.cast_mut(),
         iov_len: length,
     };
-    let call =
-        |length: usize| unsafe { libc::syscall(libc::SYS_write, descriptor, bytes, length) as ssize_t };
+    let call = |length: usize| unsafe {
+        libc::syscall(libc::SYS_write, descriptor, bytes, length) as ssize_t
+    };
     match point::class(descriptor) {
         Class::Redis { .. } => say(descriptor, &[piece], call),
         Class::State => ruled_write(&[Point::StateWrite], length, call),
