@@ -200,6 +200,11 @@ impl Kept {
         std::mem::take(&mut self.lost)
     }
 
+    /// Bytes that are left of the limit.
+    pub(super) fn room(&self) -> u64 {
+        self.max_size.saturating_sub(self.size())
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size).sum()
     }

@@ -265,6 +265,27 @@ fn a_record_larger_than_a_segment_is_kept_whole() {
 }
 
 #[test]
+fn an_open_of_a_full_journal_takes_no_more_room_than_it_may() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = config::Journal {
+        max_size: 8 << 20,
+        ..settings(folder.path(), config::Sync::Never)
+    };
+    for round in 0..3 {
+        let disk = Arc::new(RealDisk);
+        let (mut journal, _) = Journal::open(disk, &settings, None).expect("a good folder");
+        let open = journal.size();
+        assert!(open <= settings.max_size, "open {round}: {open} bytes");
+        for _ in 0..200 {
+            event(&mut journal, &[b'x'; 100_000]);
+            journal.write(0).expect("a good disk");
+        }
+        let full = journal.size();
+        assert!(full <= settings.max_size, "round {round}: {full} bytes");
+    }
+}
+
+#[test]
 fn committed_segments_go_after_the_retention_and_uncommitted_ones_stay() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut journal = open(folder.path());

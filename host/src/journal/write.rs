@@ -188,7 +188,8 @@ impl Journal {
     pub(super) fn begin_segment(&mut self, need: u64) -> io::Result<()> {
         let opening = self.opening();
         let used = opening.len() as u64;
-        let size = self.segment_size.max(used + need);
+        // An open makes no room: what Redis has is not known yet.
+        let size = self.segment_size.min(self.kept.room()).max(used + need);
         let first = self.written.last + 1;
         let number = self.reach.last.max(self.kept.last_number()) + 1;
         let file = self.disk.create(&self.kept.path(number), size)?;

@@ -18,4 +18,6 @@ mod tap;
 mod trial;
 mod watch;
 
+mod disk;
 mod killed_host;
+mod power_cut;

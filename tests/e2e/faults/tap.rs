@@ -9,6 +9,18 @@ use serde_json::{Map, Value};
 use crate::captures::stream_of;
 use crate::reading;
 
+/// What may belong into a stream.
+const NAMES: [&str; 8] = [
+    "BACKGROUND_JOB",
+    "CHANNEL_ANSWER",
+    "CHANNEL_EXECUTE",
+    "CHANNEL_EXECUTE_COMPLETE",
+    "CHANNEL_HANGUP",
+    "CUSTOM",
+    "DETECTED_SPEECH",
+    "DTMF",
+];
+
 /// What tells events apart over all lives of a FreeSWITCH: `Core-UUID` and `Event-Sequence`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -33,8 +45,9 @@ impl Tap {
     pub(crate) fn new(switch: SocketAddr) -> Tap {
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
         let mut stream = TcpStream::connect(switch).unwrap();
-        let commands = b"auth ClueCon\n\nevent json ALL\n\n";
-        stream.write_all(commands).unwrap();
+        let filters = NAMES.map(|name| format!("filter Event-Name {name}\n\n"));
+        let commands = format!("auth ClueCon\n\n{}event json ALL\n\n", filters.concat());
+        stream.write_all(commands.as_bytes()).unwrap();
         let into = Arc::clone(&sent);
         std::thread::spawn(move || listen(stream, &into));
         Tap { sent }

@@ -1,0 +1,78 @@
+//! The power goes: what the journal had written and not forced to the disk is gone, or half there. What is in Redis stays, nothing
+//! is repeated, and what was forced to the disk is delivered.
+
+use super::dice::{rounds, seeds};
+use super::interposer::{Point, Strike};
+use super::power::{self, Cut};
+use super::trial::{Missing, Plan, Trial};
+
+fn cut(trial: &mut Trial) -> Cut {
+    trial.kill();
+    let (undo, journal) = (trial.interposer.undo(), trial.left().journal());
+    power::cut(&undo, &journal, &mut trial.dice)
+}
+
+/// Cuts under load; Redis, on a machine of its own, goes on.
+async fn cuts(test: &str, sync: &'static str) {
+    for seed in seeds(test, &[1, 2]) {
+        let plan = Plan::new(seed).journal(16 << 20).with_power_cuts();
+        let mut trial = plan
+            .setup(move |setup| {
+                let setup = setup
+                    .env("JACKFIELD_JOURNAL_SYNC", sync)
+                    .env("JACKFIELD_JOURNAL_RETAIN", "1s");
+                setup.filter("10-count", "hostile", "attack = \"counter\"\n")
+            })
+            .start()
+            .await;
+        // A slow disk, so that there is something to be taken back.
+        let slow = Strike::Hang(30);
+        trial
+            .interposer
+            .strike(7, Point::SegmentSync, 0, u64::MAX, slow);
+        let (cuts, mut taken_back) = (rounds(6, 100), Cut::default());
+        for _ in 0..cuts {
+            trial.disturb();
+            std::thread::sleep(trial.dice.millis(0..400));
+            let cut = cut(&mut trial);
+            taken_back.writes += cut.writes;
+            taken_back.names += cut.names;
+            trial.start_again();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(100);
+        }
+        assert!(
+            taken_back.writes > 0,
+            "something was not on the disk yet: {taken_back:?}"
+        );
+        trial.verdict(Missing::Cut(2 * cuts as usize));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_with_sync_interval_repeat_nothing() {
+    cuts(
+        "faults::power_cut::power_cuts_with_sync_interval_repeat_nothing",
+        "interval",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_with_sync_batch_repeat_nothing() {
+    cuts(
+        "faults::power_cut::power_cuts_with_sync_batch_repeat_nothing",
+        "batch",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_with_sync_never_repeat_nothing() {
+    cuts(
+        "faults::power_cut::power_cuts_with_sync_never_repeat_nothing",
+        "never",
+    )
+    .await;
+}
