@@ -63,6 +63,8 @@ pub struct Metrics {
     pub adopted: Counter,
     /// `jackfield_cursors_restored_total`: cursors that were gone while their streams were not.
     pub restored: Counter,
+    /// `jackfield_journal_outdated_total`: starts with a journal of which Redis had more than was on the disk.
+    pub outdated: Counter,
     /// `jackfield_journal_bytes`: the journal's size on disk, with what is preallocated.
     pub journal_bytes: Gauge,
     /// `jackfield_journal_age_seconds`: how long the oldest input waits to be decided.
@@ -173,6 +175,7 @@ impl Metrics {
             unhealable: Counter::default(),
             adopted: Counter::default(),
             restored: Counter::default(),
+            outdated: Counter::default(),
             journal_bytes: Gauge::default(),
             journal_age: Gauge::default(),
             journal_broken: Gauge::default(),
@@ -241,6 +244,11 @@ impl Metrics {
             "jackfield_cursors_restored",
             "Cursors that were gone while their streams were not",
             self.restored.clone(),
+        );
+        r.register(
+            "jackfield_journal_outdated",
+            "Starts with a journal of which Redis had more than was on the disk",
+            self.outdated.clone(),
         );
         r.register(
             "jackfield_journal_bytes",

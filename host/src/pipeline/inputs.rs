@@ -113,6 +113,11 @@ impl Inputs {
         self.journal.id()
     }
 
+    /// The first number that this process gives.
+    pub fn first(&self) -> Lsn {
+        self.journal.first()
+    }
+
     /// The router's name, as far as the journal knows it.
     pub fn router(&self) -> Option<&str> {
         self.journal.router()

@@ -46,7 +46,7 @@ pub(super) enum Cursor {
 pub(super) enum Owner {
     Nobody,
     Us,
-    /// Another journal's host, by name.
+    /// Another host, by name: with another journal, or with a copy of ours.
     Other(String),
 }
 
@@ -107,12 +107,11 @@ impl Identity {
     pub(super) fn read_owner(&self, reply: Option<&Value>) -> Owner {
         match reply.map(text) {
             Some(Ok(Some(owner))) => {
-                let (journal, host) = owner.split_once(' ').unwrap_or((&owner, &owner));
-                if journal == self.journal {
-                    Owner::Us
-                } else {
-                    Owner::Other(host.to_owned())
+                if owner == self.owner() {
+                    return Owner::Us;
                 }
+                let (_, host) = owner.split_once(' ').unwrap_or((&owner, &owner));
+                Owner::Other(host.to_owned())
             }
             _ => Owner::Nobody,
         }
@@ -204,10 +203,9 @@ mod tests {
         }
         let owner = |text: &str| identity().read_owner(Some(&bulk(text)));
         assert_eq!(owner(&identity().owner()), Owner::Us);
-        assert_eq!(
-            owner("0a1c over there"),
-            Owner::Other("over there".to_owned())
-        );
+        for other in ["0a1c over there", "0a1b over there"] {
+            assert_eq!(owner(other), Owner::Other("over there".to_owned()));
+        }
         assert_eq!(identity().read_owner(Some(&Value::Nil)), Owner::Nobody);
     }
 }

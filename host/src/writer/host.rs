@@ -97,7 +97,7 @@ pub(super) fn entry(stream: &str, payload: String) -> Entry {
     }
 }
 
-fn lane(journal: &str, mark: Acknowledged, replayed: Lsn) -> Lane {
+fn lane(journal: &str, first: Lsn, mark: Acknowledged, replayed: Lsn) -> Lane {
     let identity = Identity {
         router: "fs1".to_owned(),
         journal: journal.to_owned(),
@@ -106,6 +106,7 @@ fn lane(journal: &str, mark: Acknowledged, replayed: Lsn) -> Lane {
     let origin = Origin {
         identity,
         begin: BEGIN,
+        first,
         mark,
         replayed,
     };
@@ -115,7 +116,7 @@ fn lane(journal: &str, mark: Acknowledged, replayed: Lsn) -> Lane {
 impl Host {
     pub(super) fn new(journal: &'static str) -> Host {
         Host {
-            lane: lane(journal, Acknowledged::default(), 0),
+            lane: lane(journal, BEGIN + 1, Acknowledged::default(), 0),
             client: None,
             journal,
             decisions: Vec::new(),
@@ -179,7 +180,7 @@ impl Host {
         self.replayed = self.next - 1;
         let bytes = mark.unwrap_or_default().encode();
         let mark = Acknowledged::decode(&bytes).unwrap();
-        self.lane = lane(self.journal, mark, self.replayed);
+        self.lane = lane(self.journal, self.next, mark, self.replayed);
         self.client = None;
         self.held.clear();
         self.counts = Counts::default();

@@ -33,6 +33,8 @@ const RENEW: Duration = Duration::from_secs(5);
 const DEATHS: u32 = 3;
 /// Streams whose type is remembered on a connection; asking again is all that happens beyond.
 const MAX_CHECKED: usize = 1_000;
+/// Who moves a cursor of ours to where we never were.
+const TWIN: &str = "a host with a copy of this journal";
 /// Why an entry that kills its connection is a dead letter.
 const KILLER: &str = "connection closed by Redis three times";
 
@@ -76,6 +78,8 @@ pub(super) struct Origin {
     pub(super) identity: Identity,
     /// Before the first LSN that the journal could ever have sent.
     pub(super) begin: Lsn,
+    /// The first LSN of this process.
+    pub(super) first: Lsn,
     /// The journal's newest mark.
     pub(super) mark: Acknowledged,
     /// Up to here, decisions were made by an earlier process.
@@ -95,6 +99,8 @@ pub(super) struct Lane {
     question: Option<Question>,
     /// Sent; whether it was executed is not known.
     claim: Option<Claim>,
+    /// The highest LSN that this process may have written into the cursor.
+    sent: Lsn,
     in_flight: Option<Batch>,
     settlement: Option<Settlement>,
     /// Streams of this connection that were seen to be streams, or nothing yet.
@@ -116,10 +122,11 @@ impl Lane {
             identity: origin.identity,
             routes,
             replayed: origin.replayed,
-            standing: Standing::new(origin.begin, origin.mark),
+            standing: Standing::new(origin.begin, origin.first, origin.mark),
             stage: Stage::Look,
             question: None,
             claim: None,
+            sent: 0,
             in_flight: None,
             settlement: None,
             checked: BTreeSet::new(),
@@ -284,6 +291,7 @@ impl Lane {
             OwnerKey::Leave
         };
         let commands = batch.commands(&self.identity, owner);
+        self.sent = self.sent.max(batch.place().lsn);
         self.ask(Question::Batch(owner), commands)
     }
 
@@ -428,6 +436,11 @@ impl Lane {
             }
         }
         let position = self.standing.position();
+        if !is_first && place.lsn >= self.standing.first && place.lsn > self.sent {
+            let owner = TWIN.to_owned();
+            self.stage = Stage::Foreign { owner };
+            return;
+        }
         if is_first && (position..self.replayed).contains(&place.lsn) {
             // What an earlier process decided and the journal gave up before it could be sent.
             self.note_unhealable(retained, place.lsn);

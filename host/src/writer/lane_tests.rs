@@ -238,6 +238,40 @@ fn a_lane_that_finds_another_id_in_its_cursor_ends() {
 }
 
 #[test]
+fn a_lane_whose_cursor_a_copy_of_its_journal_moves_ends() {
+    let mut bench = Bench::after(1);
+    bench.server.set(CURSOR, &format!("A:{}", BEGIN + 9), None);
+    bench.decide(3);
+    bench.turns(10);
+    let twin = "a host with a copy of this journal".to_owned();
+    assert_eq!(bench.host.end, Some(Some(twin)));
+    assert_eq!(
+        bench.host.counts.delivered, 1,
+        "what the twin sent is not ours"
+    );
+}
+
+#[test]
+fn a_journal_that_lost_its_newest_files_sends_what_comes_later() {
+    let mut bench = Bench::after(1);
+    bench.host.restart(Some(0));
+    bench.server.set(CURSOR, &format!("A:{}", BEGIN + 7), None);
+    bench.decide(3);
+    let host = bench.finish();
+    assert_eq!(
+        host.counts.delivered, 3,
+        "whatever Redis had under these numbers"
+    );
+    let outdated = Why::Outdated(BEGIN + 7);
+    assert!(
+        host.notes
+            .iter()
+            .filter_map(why)
+            .any(|why| *why == outdated)
+    );
+}
+
+#[test]
 fn a_dead_owner_is_succeeded_and_a_living_one_is_left_the_name() {
     for (renewed_ms, adopted) in [(15_000, true), (60_000, false)] {
         let mut bench = Bench {

@@ -42,6 +42,8 @@ pub struct Source {
     pub journal: String,
     /// One less than the first LSN that the journal could ever have sent.
     pub begin: Lsn,
+    /// The first LSN of this process.
+    pub first: Lsn,
     /// What the newest mark says; the default if there is none.
     pub mark: Acknowledged,
     /// Decisions up to here were made by an earlier process.
@@ -56,6 +58,7 @@ impl Source {
         Source {
             journal: inputs.id().to_owned(),
             begin: EPOCH - 1,
+            first: inputs.first(),
             mark: inputs
                 .mark()
                 .and_then(Acknowledged::decode)
@@ -279,6 +282,7 @@ impl Writer {
                 host: self.host.clone(),
             },
             begin: self.source.begin,
+            first: self.source.first,
             mark: self.source.mark.clone(),
             replayed: self.source.replayed,
         };
@@ -431,6 +435,14 @@ impl Writer {
                 tracing::error!(lsn, "cursor was lost and is restored");
             }
             Why::Refill => tracing::warn!(lsn, "cursor and entries were lost"),
+            Why::Outdated(before) => {
+                self.metrics.outdated.inc();
+                tracing::error!(
+                    lsn,
+                    before,
+                    "journal is older than Redis: its newest files are gone"
+                );
+            }
         }
     }
 }

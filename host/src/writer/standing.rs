@@ -36,6 +36,8 @@ pub(super) enum Why {
     Restore,
     /// It is gone, and so are entries.
     Refill,
+    /// It stands here, where this journal has never been: the files that had these numbers are gone.
+    Outdated(Lsn),
 }
 
 /// A cursor to be written under the watch.
@@ -65,6 +67,8 @@ pub(super) enum Verdict {
 pub(super) struct Standing {
     /// Before the first LSN of the journal.
     pub(super) begin: Lsn,
+    /// The first LSN of this process.
+    pub(super) first: Lsn,
     pub(super) acknowledged: Acknowledged,
     /// The highest LSN that was ever acknowledged.
     pub(super) high: Lsn,
@@ -75,9 +79,10 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(begin: Lsn, mark: Acknowledged) -> Standing {
+    pub(super) fn new(begin: Lsn, first: Lsn, mark: Acknowledged) -> Standing {
         Standing {
             begin,
+            first,
             high: mark.lsn,
             acknowledged: mark,
             held: false,
@@ -94,8 +99,16 @@ impl Standing {
     }
 
     pub(super) fn judge(&mut self, now: Instant, cursor: Cursor, owner: Owner) -> Verdict {
-        let foreign = match cursor {
-            Cursor::Foreign(text) => text,
+        let takeover = match cursor {
+            Cursor::Foreign(text) => Claim {
+                at: self.position(),
+                why: Why::Adopt(text),
+            },
+            // Everything older is in Redis; what this process will send is not, whatever numbers it has.
+            Cursor::Ours(place) if !self.held && place.lsn >= self.first => Claim {
+                at: self.first - 1,
+                why: Why::Outdated(place.lsn),
+            },
             Cursor::Ours(place) => {
                 self.held = true;
                 self.foreign_since = None;
@@ -120,10 +133,7 @@ impl Standing {
                 let owner = "a host that is gone".to_owned();
                 Verdict::Foreign { owner }
             }
-            Owner::Nobody | Owner::Us => Verdict::Claim(Claim {
-                at: self.position(),
-                why: Why::Adopt(foreign),
-            }),
+            Owner::Nobody | Owner::Us => Verdict::Claim(takeover),
         }
     }
 
@@ -167,13 +177,14 @@ mod tests {
     use super::{Acknowledged, Claim, Cursor, Owner, Place, Retained, Standing, Verdict, Why};
 
     const BEGIN: u64 = (1 << 40) - 1;
+    const FIRST: u64 = 2 << 40;
 
     fn standing(lsn: u64) -> Standing {
         let mark = Acknowledged {
             lsn,
             ..Acknowledged::default()
         };
-        Standing::new(BEGIN, mark)
+        Standing::new(BEGIN, FIRST, mark)
     }
 
     fn other() -> Owner {
@@ -240,6 +251,34 @@ mod tests {
         for owner in [other(), Owner::Nobody, Owner::Us] {
             let verdict = standing.judge(now, foreign(), owner);
             assert!(matches!(verdict, Verdict::Foreign { .. }), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_this_journal_never_wrote_is_no_reason_to_send_nothing() {
+        let now = Instant::now();
+        let ours = |lsn| {
+            Cursor::Ours(Place {
+                lsn,
+                letters: false,
+            })
+        };
+        let verdict = standing(BEGIN + 5).judge(now, ours(FIRST - 1), Owner::Us);
+        assert!(matches!(verdict, Verdict::Held(_)), "of an earlier process");
+        for lsn in [FIRST, FIRST + 7, 9 << 40] {
+            let mut standing = standing(BEGIN + 5);
+            let claim = Claim {
+                at: FIRST - 1,
+                why: Why::Outdated(lsn),
+            };
+            let wait = standing.judge(now, ours(lsn), other());
+            assert!(matches!(wait, Verdict::Wait { .. }), "a twin: {wait:?}");
+            let verdict = standing.judge(now, ours(lsn), Owner::Us);
+            assert_eq!(verdict, Verdict::Claim(claim));
+            let verdict = standing.judge(now, ours(FIRST - 1), Owner::Us);
+            assert!(matches!(verdict, Verdict::Held(_)), "the claim itself");
+            let verdict = standing.judge(now, ours(FIRST), Owner::Us);
+            assert!(matches!(verdict, Verdict::Held(_)), "what it sends then");
         }
     }
 

@@ -18,6 +18,7 @@ mod tap;
 mod trial;
 mod watch;
 
+mod damage;
 mod disk;
 mod killed_host;
 mod power_cut;

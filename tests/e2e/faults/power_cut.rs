@@ -1,15 +1,36 @@
 //! The power goes: what the journal had written and not forced to the disk is gone, or half there. What is in Redis stays, nothing
 //! is repeated, and what was forced to the disk is delivered.
 
+use serde_json::Value;
+
 use super::dice::{rounds, seeds};
 use super::interposer::{Point, Strike};
 use super::power::{self, Cut};
 use super::trial::{Missing, Plan, Trial};
+use crate::harness::jackfield;
 
 fn cut(trial: &mut Trial) -> Cut {
     trial.kill();
     let (undo, journal) = (trial.interposer.undo(), trial.left().journal());
     power::cut(&undo, &journal, &mut trial.dice)
+}
+
+/// What is in Redis was on the disk before.
+#[track_caller]
+fn check_ahead(trial: &Trial) {
+    let mut list = std::process::Command::new(jackfield());
+    list.args(["journal", "ls", "--json"])
+        .arg(trial.left().journal());
+    let listed: Value = serde_json::from_slice(&list.output().unwrap().stdout).unwrap();
+    let cursor: String = trial.redis.ask(&["GET", "jackfield:sim1:cursor"]);
+    let (journal, lsn) = cursor.split_once(':').unwrap();
+    let lsn: u64 = lsn.trim_end_matches("+1").parse().unwrap();
+    assert_eq!(listed["id"], journal, "it is this journal's");
+    let decided = listed["newest_decision"].as_u64();
+    assert!(
+        decided >= Some(lsn),
+        "Redis has {lsn}, the journal only {decided:?}"
+    );
 }
 
 /// Cuts under load; Redis, on a machine of its own, goes on.
@@ -37,6 +58,9 @@ async fn cuts(test: &str, sync: &'static str) {
             let cut = cut(&mut trial);
             taken_back.writes += cut.writes;
             taken_back.names += cut.names;
+            if sync == "batch" {
+                check_ahead(&trial);
+            }
             trial.start_again();
             trial.host().wait_ready();
             trial.calm();
