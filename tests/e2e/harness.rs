@@ -130,6 +130,7 @@ pub struct Redis {
     dir: TempDir,
     server: Option<Child>,
     args: Vec<String>,
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 impl Redis {
@@ -140,12 +141,18 @@ impl Redis {
 
     /// With further arguments of redis-server, such as `--appendonly yes`.
     pub fn start_with(args: &[&str]) -> Redis {
+        Redis::start_within(args, Vec::new())
+    }
+
+    /// And with variables of its environment.
+    pub fn start_within(args: &[&str], env: Vec<(&'static str, PathBuf)>) -> Redis {
         let args = args.iter().map(ToString::to_string).collect();
         let mut redis = Redis {
             port: free_port(),
             dir: tempfile::tempdir().unwrap(),
             server: None,
             args,
+            env,
         };
         redis.up();
         redis
@@ -165,6 +172,7 @@ impl Redis {
             ])
             .arg(self.dir.path())
             .args(&self.args)
+            .envs(self.env.iter().cloned())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -482,6 +490,14 @@ impl Host {
     pub fn died(mut self) -> Setup {
         let ended = self.wait_end();
         assert_eq!(ended.signal(), Some(9), "{ended}\n{}", self.log());
+        self.setup.take().unwrap()
+    }
+
+    /// Waits for its end with this exit code.
+    #[track_caller]
+    pub fn left(mut self, code: i32) -> Setup {
+        let ended = self.wait_end();
+        assert_eq!(ended.code(), Some(code), "{ended}\n{}", self.log());
         self.setup.take().unwrap()
     }
 

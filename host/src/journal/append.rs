@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::clock::now_us;
 use crate::config;
 use crate::journal::disk::{Disk, Lock};
-use crate::journal::format::{EPOCH, Head, Kind, Lsn};
+use crate::journal::format::{EPOCH, Head, Kind, Lsn, Record};
 use crate::journal::kept::Kept;
 use crate::journal::pending::{Pending, Reach, Written};
 use crate::journal::recover::Survey;
@@ -194,10 +194,10 @@ impl Journal {
         lsn
     }
 
-    /// Appends an input that has its number already, from a write that failed. Such inputs come in order and before anything
-    /// newer; there is no point in it while the journal [refuses](Journal::is_refusing).
-    pub fn append_again(&mut self, head: &Head, payload: &[u8]) {
-        self.push(*head, payload);
+    /// Appends what a write that failed has given back. Such records come in order and before anything newer; there is no point in
+    /// it while the journal [refuses](Journal::is_refusing).
+    pub fn append_again(&mut self, record: &Record) {
+        self.push(record.head, &record.payload);
     }
 
     /// Appends what was decided about input `lsn`.
@@ -304,9 +304,7 @@ impl Journal {
 
     fn push(&mut self, head: Head, payload: &[u8]) {
         self.refused |= self.is_refusing();
-        if !self.refused {
-            self.pending.push(head, payload);
-        }
+        self.pending.push(head, payload);
     }
 }
 

@@ -46,6 +46,9 @@ enum Op {
 enum Safe {
     /// It may be there or not.
     Perhaps,
+    /// A power cut spared it on a disk that has failed, so it may be what a failed write left. It is read like any other, but room may be made of it uncounted: a
+    /// later segment says that it has it.
+    Stray,
     /// It survives the process.
     Written,
     /// As that, and no sync will ever help it.
@@ -69,8 +72,8 @@ struct Model {
     inputs: BTreeMap<Lsn, Known>,
     decisions: BTreeMap<Lsn, Known>,
     mark: Option<Known>,
-    /// Inputs that a failed write forgot.
-    forgotten: Vec<Lsn>,
+    /// What failed writes gave back.
+    forgotten: Vec<Record>,
     /// What is appended and not written.
     pending: Vec<(Kind, Lsn)>,
     decided: Lsn,
@@ -85,6 +88,8 @@ struct Model {
     strays: bool,
     /// A write may have stayed half done with a later one behind it, which looks like damage.
     torn: bool,
+    /// The disk has failed at least once.
+    faulted: bool,
     /// What was not synced then may never be.
     sync_failed: bool,
     serial: u64,
@@ -115,6 +120,7 @@ impl Model {
             lost: 0,
             strays: false,
             torn: false,
+            faulted: false,
             sync_failed: false,
             serial: 0,
         };
@@ -154,13 +160,7 @@ impl Model {
 
     fn append(&mut self, kind: Kind, size: usize) {
         let payload = self.payload(size);
-        // As a caller must: what was forgotten comes before anything newer.
-        let again = std::mem::take(&mut self.forgotten);
-        for lsn in again {
-            let known = self.inputs[&lsn].clone();
-            self.journal().append_again(&known.head, &known.payload);
-            self.pending.push((known.head.kind, lsn));
-        }
+        self.append_again();
         let at_us = self.serial;
         let lsn = self.journal().append(kind, at_us, 7, at_us, &payload);
         assert!(lsn > self.highest, "{lsn:x} was given before");
@@ -184,12 +184,21 @@ impl Model {
         self.pending.push((kind, lsn));
     }
 
+    /// As a caller must: what was forgotten comes before anything newer.
+    fn append_again(&mut self) {
+        for record in std::mem::take(&mut self.forgotten) {
+            self.journal().append_again(&record);
+            self.pending.push((record.head.kind, record.head.lsn));
+        }
+    }
+
+    /// Also about an input that is in memory alone.
     fn decide(&mut self, size: usize) {
-        let mut open = self.inputs.range(self.decided + 1..);
-        let Some((lsn, _)) = open.find(|(_, input)| input.safe != Safe::Perhaps) else {
+        let Some((lsn, _)) = self.inputs.range(self.decided + 1..).next() else {
             return;
         };
         let lsn = *lsn;
+        self.append_again();
         let payload = self.payload(size);
         self.journal().decide(lsn, lsn, &payload);
         let head = Head {
@@ -213,6 +222,7 @@ impl Model {
     }
 
     fn mark(&mut self) {
+        self.append_again();
         let (lsn, payload) = (self.committed, self.payload(40));
         self.journal().mark(lsn, 1, &payload);
         let head = Head {
@@ -234,13 +244,19 @@ impl Model {
         let taken = self.decided;
         let outcome = self.journal().write(taken);
         let pending = std::mem::take(&mut self.pending);
-        if outcome.is_ok() {
-            for (kind, lsn) in &pending {
-                self.known(*kind, *lsn).safe = Safe::Written;
+        match &outcome {
+            Ok(_) => {
+                for (kind, lsn) in &pending {
+                    self.known(*kind, *lsn).safe = Safe::Written;
+                }
             }
-        } else {
-            self.disowned = true;
-            self.forget(&pending);
+            Err(error) => {
+                let heads = error.forgotten.iter().map(|record| record.head);
+                let forgotten = heads.map(|head| (head.kind, head.lsn));
+                assert!(forgotten.eq(pending), "all that was appended is given back");
+                self.disowned = true;
+                self.forgotten.extend(error.forgotten.iter().cloned());
+            }
         }
         let oldest = self.journal().oldest();
         self.lost += self.lost_below(oldest, taken);
@@ -253,16 +269,6 @@ impl Model {
                 "{} events lost, not {lost}, failed writes' included",
                 wrote.lost
             );
-        }
-    }
-
-    fn forget(&mut self, pending: &[(Kind, Lsn)]) {
-        for (kind, lsn) in pending {
-            if kind.is_input() {
-                self.forgotten.push(*lsn);
-            } else if *kind == Kind::Decision {
-                self.decided = self.decided.min(lsn - 1);
-            }
         }
     }
 
@@ -396,7 +402,8 @@ impl Model {
         let last = inputs.last().map_or(0, |record| record.head.lsn);
         let decided = decisions.last().map_or(0, |record| record.head.lsn);
         assert!(found.last <= last, "no input was found that is not there");
-        if !self.disowned && !self.strays {
+        // After a power cut the newest may lie in an older segment, where its first write failed half way.
+        if !self.disowned && !self.strays && !self.torn {
             assert_eq!(found.last, last, "the last input");
             assert!(
                 decided == 0 || found.decided == decided,
@@ -404,15 +411,15 @@ impl Model {
             );
         }
         self.check_mark(found.mark, spared);
-        let now = if self.sync_failed {
-            Safe::Unsyncable
-        } else {
-            Safe::Synced
+        self.strays |= self.disowned;
+        let now = match spared {
+            Safe::Synced if self.faulted => Safe::Stray,
+            _ if self.sync_failed => Safe::Unsyncable,
+            _ => Safe::Synced,
         };
         settle(&mut self.inputs, &inputs, now);
         settle(&mut self.decisions, &decisions, now);
         self.decided = found.decided;
-        self.strays |= self.disowned;
         self.disowned = false;
         self.lost = 0;
         let committed = self.committed.min(self.decided);
@@ -468,7 +475,10 @@ impl Model {
                 self.torn = true;
                 self.crash(Safe::Synced);
             }
-            Op::Fail(call, calls, code, partial) => self.disk.fail(call, calls, code, partial),
+            Op::Fail(call, calls, code, partial) => {
+                self.faulted = true;
+                self.disk.fail(call, calls, code, partial);
+            }
         }
     }
 }
@@ -476,7 +486,7 @@ impl Model {
 fn at_least(safe: Safe, spared: Safe) -> bool {
     match spared {
         Safe::Synced => safe == Safe::Synced,
-        _ => safe != Safe::Perhaps,
+        _ => !matches!(safe, Safe::Perhaps | Safe::Stray),
     }
 }
 
@@ -510,7 +520,7 @@ fn settle(known: &mut BTreeMap<Lsn, Known>, read: &[Record], now: Safe) {
         let is_there = read.iter().any(|record| record.head.lsn == *lsn);
         known.safe = match (is_there, known.safe) {
             (false, _) => Safe::Perhaps,
-            (true, Safe::Synced) => Safe::Synced,
+            (true, before @ (Safe::Synced | Safe::Stray)) => before,
             (true, _) => now,
         };
     }

@@ -80,6 +80,23 @@ impl Pending {
         self.records.is_empty()
     }
 
+    /// The records, which nobody will write: they are taken out.
+    pub(super) fn give_back(&mut self) -> Vec<Record> {
+        let mut start = 0;
+        let record = |placed: &Placed| {
+            let payload = start + HEAD..start + HEAD + placed.payload;
+            start = placed.end;
+            let payload = self.bytes.get(payload).unwrap_or_default();
+            Record {
+                head: placed.head,
+                payload: Bytes::copy_from_slice(payload),
+            }
+        };
+        let records = self.records.iter().map(record).collect();
+        self.clear();
+        records
+    }
+
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();

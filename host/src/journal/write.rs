@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::clock::now_us;
 use crate::journal::append::Journal;
-use crate::journal::format::{Header, Lsn, push_record};
+use crate::journal::format::{Header, Lsn, Record, push_record};
 use crate::journal::kept::Segment;
 use crate::journal::pending::{Pending, Piece, Reach};
 use crate::journal::sync::Target;
@@ -20,6 +20,8 @@ use crate::journal::sync::Target;
 pub struct WriteError {
     /// What the system said; while a failing disk is left alone, what it said last.
     pub source: io::Error,
+    /// What was appended, in that order.
+    pub forgotten: Vec<Record>,
 }
 
 /// What a write did besides writing.
@@ -54,18 +56,16 @@ impl Journal {
     pub fn write(&mut self, taken: Lsn) -> Result<Wrote, WriteError> {
         let refused = std::mem::take(&mut self.refused) || self.is_refusing();
         if refused && let Some(refusal) = &self.refusal {
-            let source = refusal.error();
-            self.pending.clear();
-            return Err(WriteError { source });
+            let (source, forgotten) = (refusal.error(), self.pending.give_back());
+            return Err(WriteError { source, forgotten });
         }
         let mut pending = std::mem::take(&mut self.pending);
         let before = self.written.clone();
         let number = self.kept.last_number();
         let used = self.current.as_ref().map(|current| current.used);
         let outcome = self.write_pieces(&pending, taken);
-        pending.clear();
-        self.pending = pending;
         if let Err(source) = outcome {
+            let forgotten = pending.give_back();
             self.written = before;
             self.undo(number, used);
             self.refusal = Some(Refusal {
@@ -73,8 +73,10 @@ impl Journal {
                 kind: source.kind(),
                 code: source.raw_os_error(),
             });
-            return Err(WriteError { source });
+            return Err(WriteError { source, forgotten });
         }
+        pending.clear();
+        self.pending = pending;
         self.refusal = None;
         Ok(Wrote {
             lost: self.kept.take_lost(),

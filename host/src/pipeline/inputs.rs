@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::arrivals::Arrival;
 use crate::config;
 use crate::journal::{
-    Disk, Found, Head, Journal, JournalError, Lsn, Progress, Reader, RealDisk, Record,
+    Disk, Found, Head, Journal, JournalError, Kind, Lsn, Progress, Reader, RealDisk, Record,
 };
 
 /// Inputs kept in memory for a pipeline that is not far behind.
@@ -44,10 +44,8 @@ pub struct Inputs {
     trouble: Option<String>,
     /// Why it could not be read last, until it can be.
     unreadable: Option<String>,
-    /// The first input that is not in the journal because the disk takes nothing.
-    unjournaled: Option<Lsn>,
-    /// From and up to these, inputs were decided while the disk took nothing, and Redis is not known to have them.
-    unkept: Vec<(Lsn, Lsn)>,
+    /// Inputs and decisions that the disk did not take, in their order, as far as Redis is not known to have them.
+    forgotten: Vec<Record>,
 }
 
 /// A place in the journal that the pipeline reads from.
@@ -78,26 +76,29 @@ impl Inputs {
             behind: None,
             trouble: None,
             unreadable: None,
-            unjournaled: None,
-            unkept: Vec::new(),
+            forgotten: Vec::new(),
         };
         if let Some(mark) = &inputs.mark {
             inputs.journal.committed(mark.head.lsn);
         }
-        inputs.waiting = inputs.count_undecided();
+        inputs.count_undecided();
         Ok(inputs)
     }
 
-    /// What cannot be read now, cannot be when its turn comes: it is no event that waits.
-    fn count_undecided(&self) -> u64 {
-        let (mut undecided, mut events) = (self.after(self.taken), 0);
+    /// What waits from an earlier run. What cannot be read now, cannot be when its turn comes: it is no event that waits.
+    fn count_undecided(&mut self) {
+        let mut undecided = self.after(self.taken);
         loop {
             match undecided.next_head() {
-                Ok(Some(head)) => events += u64::from(head.kind.is_event()),
-                Ok(None) => return events,
+                Ok(Some(head)) => {
+                    self.waiting += u64::from(head.kind.is_event());
+                    // The open has not looked at every segment.
+                    self.last = self.last.max(head.lsn);
+                }
+                Ok(None) => return,
                 Err(error) => {
                     tracing::error!(%error, "journal cannot be read to its end");
-                    return events;
+                    return;
                 }
             }
         }
@@ -182,7 +183,7 @@ impl Inputs {
 
     /// Events that only memory has, of those that were not taken.
     pub(super) fn unjournaled(&self) -> u64 {
-        let Some(first) = self.unjournaled else {
+        let Some(first) = self.first_forgotten() else {
             return 0;
         };
         let held = self.fresh.iter().filter(|input| input.head.lsn >= first);
@@ -194,32 +195,38 @@ impl Inputs {
         self.unjournaled() < FRESH as u64 / 2 && self.fresh_bytes < FRESH_BYTES
     }
 
-    /// The inputs whose decisions only memory has, each time from and up to these.
-    pub(super) fn unkept(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
-        let now = self.unjournaled.map(|first| (first, self.taken));
-        let now = now.filter(|(first, last)| first <= last);
-        self.unkept.iter().copied().chain(now)
+    /// From and up to these, inputs were decided that only memory has.
+    pub(super) fn unkept(&self) -> Option<(Lsn, Lsn)> {
+        let first = self.first_forgotten()?;
+        (first <= self.taken).then_some((first, self.taken))
+    }
+
+    fn first_forgotten(&self) -> Option<Lsn> {
+        let input = self
+            .forgotten
+            .iter()
+            .find(|record| record.head.kind.is_input());
+        input.map(|record| record.head.lsn)
     }
 
     /// Redis has everything up to here.
     pub(super) fn acknowledged(&mut self, through: Lsn) {
-        self.unkept.retain(|(_, last)| *last > through);
+        self.forgotten.retain(|record| record.head.lsn > through);
         self.journal.committed(through);
     }
 
     /// Where the disk may take something again, what it did not take is appended once more, before anything newer.
     pub(super) fn retry(&mut self) {
-        let Some(first) = self.unjournaled else {
+        if self.forgotten.is_empty() {
             return;
-        };
+        }
         if self.journal.is_refusing() {
             // Nothing newer may get there before it, even if the disk works a moment later.
             self.journal.refuse_next();
             return;
         }
-        for input in self.fresh.iter().filter(|input| input.head.lsn >= first) {
-            self.journal.append_again(&input.head, &input.payload);
-            self.unwritten.push((input.head.lsn, None));
+        for record in self.forgotten.drain(..) {
+            self.journal.append_again(&record);
         }
     }
 
@@ -271,8 +278,6 @@ impl Inputs {
             Ok(wrote) => {
                 if self.trouble.take().is_some() {
                     tracing::info!("events are journaled again");
-                    self.unkept = self.unkept().collect();
-                    self.unjournaled = None;
                 }
                 for (lsn, journaled) in appended {
                     // Whoever asked may have gone.
@@ -285,8 +290,11 @@ impl Inputs {
                 wrote.lost
             }
             Err(error) => {
-                let first = appended.first().map_or(self.last + 1, |(lsn, _)| *lsn);
-                self.unjournaled.get_or_insert(first);
+                let kept = |record: &Record| {
+                    record.head.kind.is_input() || record.head.kind == Kind::Decision
+                };
+                self.forgotten
+                    .extend(error.forgotten.into_iter().filter(kept));
                 let error = format!("cannot be written: {}", error.source);
                 if self.trouble.is_none() {
                     tracing::error!(error, "journal broken: events are held in memory only");

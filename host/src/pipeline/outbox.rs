@@ -4,7 +4,7 @@
 //! journal. What is older, after a restart or because Redis came back with less, it makes again from the journal.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,8 +40,6 @@ pub struct Outbox {
     sync: config::Sync,
     /// The disk takes nothing, so there is nothing to wait for.
     broken: AtomicBool,
-    /// Decisions up to here may be in memory alone.
-    unkept: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -117,7 +115,6 @@ impl Outbox {
             progress: inputs.progress(),
             sync,
             broken: AtomicBool::new(false),
-            unkept: AtomicU64::new(0),
             metrics,
         }
     }
@@ -153,10 +150,9 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Whether the disk takes nothing: then decisions are handed out without waiting for it. Those up to `unkept` never get there.
-    pub(super) fn show_broken(&self, broken: bool, unkept: Lsn) {
-        let before = self.unkept.swap(unkept, Ordering::AcqRel);
-        if self.broken.swap(broken, Ordering::AcqRel) != broken || before != unkept {
+    /// Whether the disk takes nothing: then decisions are handed out without waiting for it.
+    pub(super) fn show_broken(&self, broken: bool) {
+        if self.broken.swap(broken, Ordering::AcqRel) != broken {
             self.filled.notify_one();
         }
     }
@@ -164,10 +160,7 @@ impl Outbox {
     /// The highest number that may be handed out.
     fn durable(&self) -> Lsn {
         match self.sync {
-            config::Sync::Batch if !self.broken.load(Ordering::Acquire) => {
-                let unkept = self.unkept.load(Ordering::Acquire);
-                self.progress.durable().max(unkept)
-            }
+            config::Sync::Batch if !self.broken.load(Ordering::Acquire) => self.progress.durable(),
             _ => Lsn::MAX,
         }
     }

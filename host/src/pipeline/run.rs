@@ -271,9 +271,7 @@ impl Pipeline {
     /// `arrivals` are not in the journal yet.
     fn show_journal(&mut self, arrivals: u64) {
         let trouble = self.inputs.trouble().map(str::to_owned);
-        let unkept = self.inputs.unkept().map(|(_, last)| last).max();
-        let unkept = unkept.unwrap_or_default();
-        self.outbox.show_broken(trouble.is_some(), unkept);
+        self.outbox.show_broken(trouble.is_some());
         let waiting = self.inputs.waiting();
         let bytes = self.inputs.journal().size();
         let oldest_us = self.inputs.oldest_us();
@@ -449,9 +447,7 @@ impl Pipeline {
             0
         };
         let unkept = self.inputs.unkept();
-        let held: u64 = unkept
-            .map(|(first, last)| self.outbox.held(first, last))
-            .sum();
+        let held = unkept.map_or(0, |(first, last)| self.outbox.held(first, last));
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
         // A disk that hangs is not waited for.

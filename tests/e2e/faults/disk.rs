@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::dice::{rounds, seeds};
 use super::interposer::{EIO, ENOSPC, EROFS, Point, Strike};
 use super::trial::{JOBS, Missing, Plan, Trial};
+use crate::proxy::{Condition, Ending, Toward};
 
 const FOR_LONG: u64 = u64::MAX;
 
@@ -243,9 +244,44 @@ async fn a_read_of_the_backlog_that_hangs_stops_no_reading_of_freeswitch() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_while_the_disk_took_nothing_survives_the_host_once_it_takes_it_again() {
+    let test = "faults::disk::what_was_decided_while_the_disk_took_nothing_survives_the_host_once_it_takes_it_again";
+    for seed in seeds(test, &[1]) {
+        let mut trial = plan(seed, "interval").start().await;
+        let rounds = rounds(2, 20);
+        for _ in 0..rounds {
+            trial.disturb();
+            trial.lane.set(Toward::Server, Condition::BlackHole);
+            trial.lane.end(Ending::Rst);
+            trial.host().wait_redis_away();
+            trial
+                .interposer
+                .strike(0, Point::SegmentWrite, 0, FOR_LONG, Strike::Fail(ENOSPC));
+            trial.interposer.wait_struck(0);
+            let some = trial.dice.within(50..300);
+            trial.wait_sent(some as usize);
+            trial.interposer.relax(0);
+            trial
+                .host()
+                .wait_status("the disk takes everything", |status| {
+                    let journal = &status["journal"];
+                    journal["trouble"].is_null() && journal["decided"] == journal["last"]
+                });
+            trial.kill();
+            trial.lane.clear();
+            trial.start_again();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(100);
+        }
+        // One piece each: what was sent between two lives.
+        trial.verdict(Missing::Unheard(rounds as usize));
+    }
+}
+
 /// Redis is away until more waits than memory holds, so that it has to be read from the journal.
 fn behind(trial: Trial) -> Trial {
-    use crate::proxy::{Condition, Ending, Toward};
     trial.disturb();
     trial.lane.set(Toward::Server, Condition::BlackHole);
     trial.lane.end(Ending::Rst);

@@ -18,7 +18,10 @@ mod tap;
 mod trial;
 mod watch;
 
+mod clock;
 mod damage;
 mod disk;
 mod killed_host;
+mod pairs;
 mod power_cut;
+mod signals;

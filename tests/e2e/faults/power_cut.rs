@@ -5,15 +5,9 @@ use serde_json::Value;
 
 use super::dice::{rounds, seeds};
 use super::interposer::{Point, Strike};
-use super::power::{self, Cut};
+use super::power::Cut;
 use super::trial::{Missing, Plan, Trial};
 use crate::harness::jackfield;
-
-fn cut(trial: &mut Trial) -> Cut {
-    trial.kill();
-    let (undo, journal) = (trial.interposer.undo(), trial.left().journal());
-    power::cut(&undo, &journal, &mut trial.dice)
-}
 
 /// What is in Redis was on the disk before.
 #[track_caller]
@@ -55,7 +49,7 @@ async fn cuts(test: &str, sync: &'static str) {
         for _ in 0..cuts {
             trial.disturb();
             std::thread::sleep(trial.dice.millis(0..400));
-            let cut = cut(&mut trial);
+            let cut = trial.cut_power();
             taken_back.writes += cut.writes;
             taken_back.names += cut.names;
             if sync == "batch" {

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::dice::Dice;
 use super::interposer::{Interposer, is_interposed};
+use super::power::{self, Cut};
 use super::tap::{Key, Sent, Tap, key};
 use super::watch::{Peak, Watch};
 use crate::harness::{DEADLINE, Host, Redis, Setup, jackfield, wait_for};
@@ -98,7 +99,12 @@ impl Plan {
         };
         let switch = Arc::new(Simulator::start(settings).await.unwrap());
         let args: Vec<&str> = self.redis.iter().map(String::as_str).collect();
-        let redis = Redis::start_with(&args);
+        let redis_interposer = Interposer::new();
+        let preload = match self.interposed {
+            true => redis_interposer.environment(false),
+            false => Vec::new(),
+        };
+        let redis = Redis::start_within(&args, preload);
         let (esl, lane) = (Proxy::to(switch.addr().port()), Proxy::to(redis.port));
         let interposer = Interposer::new();
         interposer.know_redis(lane.port);
@@ -141,6 +147,7 @@ impl Plan {
             redis,
             lane,
             interposer,
+            redis_interposer,
             tap,
             life: Life::Running(host, watch),
             disturbed,
@@ -180,7 +187,10 @@ pub(crate) struct Trial {
     pub(crate) redis: Redis,
     /// Before Redis.
     pub(crate) lane: Proxy,
+    /// Between the host and its kernel.
     pub(crate) interposer: Interposer,
+    /// The same of Redis.
+    pub(crate) redis_interposer: Interposer,
     tap: Tap,
     life: Life,
     disturbed: Arc<AtomicBool>,
@@ -269,9 +279,21 @@ impl Trial {
         self.end_life(Host::died);
     }
 
+    /// Waits for an end with this exit code.
+    pub(crate) fn wait_left(&mut self, code: i32) {
+        self.end_life(|host| host.left(code));
+    }
+
     /// SIGTERM, and a good end.
     pub(crate) fn stop(&mut self) {
         self.end_life(Host::stop);
+    }
+
+    /// The power goes: the host is gone, and what was not forced to the disk.
+    pub(crate) fn cut_power(&mut self) -> Cut {
+        self.kill();
+        let journal = self.left().journal();
+        power::cut(&self.interposer.undo(), &journal, &mut self.dice)
     }
 
     fn end_life(&mut self, end: impl FnOnce(Host) -> Setup) {
@@ -285,6 +307,18 @@ impl Trial {
     fn saw(&mut self, peak: Peak) {
         self.peak.memory_kib = self.peak.memory_kib.max(peak.memory_kib);
         self.peak.journal = self.peak.journal.max(peak.journal);
+    }
+
+    /// A new version of the filter `10-count`, which goes on counting.
+    pub(crate) fn reload_counter(&mut self) {
+        let filters = match &self.life {
+            Life::Running(host, _) => host.filters.clone(),
+            Life::Over(setup) => setup.filters(),
+            Life::Changing => panic!("the host is between two lives"),
+        };
+        let version = self.dice.next();
+        let settings = format!("attack = \"counter\"\nversion = \"{version}\"\n");
+        std::fs::write(filters.join("10-count.toml"), settings).unwrap();
     }
 
     /// What a host that is over has left on the disk.
