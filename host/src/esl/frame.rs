@@ -75,8 +75,8 @@ pub enum Framed {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
     /// No empty line within the limit.
-    #[error("header block without an end after {0} bytes")]
-    EndlessHeader(usize),
+    #[error("header block without an end within {MAX_HEADER} bytes")]
+    EndlessHeader,
     /// A header block without `Content-Type`.
     #[error("header block without a Content-Type: {0:?}")]
     NoContentType(String),
@@ -90,8 +90,8 @@ pub enum FrameError {
 pub enum Ending {
     /// Between two frames.
     Whole,
-    /// Inside a frame; so many bytes of it had come.
-    Cut(usize),
+    /// Inside a frame.
+    Cut,
     /// Inside a frame that FreeSWITCH interrupted with a notice: its text.
     Notice(String),
 }
@@ -168,14 +168,16 @@ impl Framer {
             self.take(newlines);
         }
         let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
-        let Some(found) = memmem::find(unsearched, b"\n\n") else {
-            if self.bytes.len() > MAX_HEADER {
-                return Err(FrameError::EndlessHeader(self.bytes.len()));
-            }
+        let found = memmem::find(unsearched, b"\n\n");
+        let end = found.map(|found| self.searched + found + 1);
+        // A block that came with its end is held to the limit too: what is taken must not depend on how it was cut.
+        if end.unwrap_or(self.bytes.len()) > MAX_HEADER {
+            return Err(FrameError::EndlessHeader);
+        }
+        let Some(end) = end else {
             self.searched = self.bytes.len().saturating_sub(1);
             return Ok(None);
         };
-        let end = self.searched + found + 1;
         self.searched = 0;
         let offset = self.passed;
         let block = self.take(end);
@@ -220,13 +222,7 @@ impl Framer {
                 .unwrap_or_default();
             return Ending::Notice(String::from_utf8_lossy(text).trim_end().to_owned());
         }
-        Ending::Cut(
-            self.bytes.len()
-                + self
-                    .opened
-                    .as_ref()
-                    .map_or(0, |opened| opened.header.len() + 1),
-        )
+        Ending::Cut
     }
 }
 
@@ -264,7 +260,7 @@ mod tests {
     use bytes::BufMut;
     use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
 
-    use super::{Ending, FrameError, Framed, Framer, Kind, MAX_FRAME};
+    use super::{Ending, FrameError, Framed, Framer, Kind, MAX_FRAME, MAX_HEADER};
 
     fn frames(framer: &mut Framer) -> Result<Vec<(Kind, Vec<u8>)>, FrameError> {
         let mut found = Vec::new();
@@ -365,7 +361,7 @@ mod tests {
         let length = at_once(b"Content-Type: api/response\nContent-Length: -5\n\n").unwrap_err();
         assert_eq!(length, FrameError::BadLength("-5".to_owned()));
         let endless = at_once(&vec![b'x'; 70_000]).unwrap_err();
-        assert_eq!(endless, FrameError::EndlessHeader(70_000));
+        assert_eq!(endless, FrameError::EndlessHeader);
     }
 
     #[test]
@@ -389,7 +385,23 @@ mod tests {
             .buffer()
             .put_slice(b"Content-Length: 900\nContent-Type: text/event-plain\n\nEvent-Name: CU");
         assert!(frames(&mut framer).unwrap().is_empty());
-        assert!(matches!(framer.ending(), Ending::Cut(_)));
+        assert_eq!(framer.ending(), Ending::Cut);
+    }
+
+    #[test]
+    fn a_header_block_over_the_limit_is_refused_however_it_is_cut() {
+        let block = |length: usize| {
+            let mut block = b"Content-Type: api/response\nX: ".to_vec();
+            block.resize(length - 1, b'x');
+            block.extend(b"\n\n");
+            block
+        };
+        assert_eq!(at_once(&block(MAX_HEADER)).unwrap().len(), 1);
+        let long = block(MAX_HEADER + 1);
+        assert_eq!(at_once(&long), Err(FrameError::EndlessHeader));
+        let mut framer = Framer::default();
+        framer.buffer().put_slice(&long[..MAX_HEADER + 1]);
+        assert_eq!(frames(&mut framer), Err(FrameError::EndlessHeader));
     }
 
     proptest! {

@@ -319,7 +319,7 @@ impl<'a> Session<'a> {
         match self.framer.ending() {
             Ending::Notice(text) => EslError::Notice(text),
             Ending::Whole => EslError::Closed(""),
-            Ending::Cut(_) => EslError::Closed(" inside a frame"),
+            Ending::Cut => EslError::Closed(" inside a frame"),
         }
     }
 
