@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::Event;
-use super::index::{Encoding, Header};
+use super::index::{BODY, Encoding, Header};
 use super::text;
 
 impl Event {
@@ -47,6 +47,8 @@ impl Event {
             Encoding::JsonEscaped | Encoding::PlainBody => {
                 text::write_string(&self.value(header), to);
             }
+            // A body is no header: it may begin like an array and is none.
+            _ if self.is_named(header, BODY) => text::write_string(&self.value(header), to),
             Encoding::Plain | Encoding::PlainEncoded | Encoding::Edited => {
                 text::write_value(&self.value(header), to);
             }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{Format, json, plain, text};
 
 /// The key under which the body stands, as in FreeSWITCH's own JSON.
-const BODY: &str = "_body";
+pub(super) const BODY: &str = "_body";
 
 /// What is no event: the frame's body does not read as one.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -335,7 +335,7 @@ impl Event {
         }
     }
 
-    fn is_named(&self, header: &Header, name: &str) -> bool {
+    pub(super) fn is_named(&self, header: &Header, name: &str) -> bool {
         match header.name_encoding {
             Encoding::Json | Encoding::Plain => self.raw(&header.name) == name.as_bytes(),
             _ => self.name_of(header) == name,
@@ -383,7 +383,10 @@ impl Event {
                     break None;
                 };
                 match self.headers.get(taken) {
-                    Some(other) if other.hash == header.hash && self.same_name(other, header) => {
+                    Some(other)
+                        if other.hash == header.hash
+                            && self.is_named(other, &self.name_of(header)) =>
+                    {
                         break Some(taken);
                     }
                     _ => slot = (slot + 1) & mask,
@@ -398,13 +401,6 @@ impl Event {
             }
         }
         self.slots = slots;
-    }
-
-    fn same_name(&self, one: &Header, other: &Header) -> bool {
-        if one.name_encoding == other.name_encoding && one.name_encoding != Encoding::Edited {
-            return self.raw(&one.name) == self.raw(&other.name);
-        }
-        self.name_of(one) == self.name_of(other)
     }
 }
 
@@ -515,6 +511,9 @@ mod tests {
     #[test]
     fn a_name_spelled_with_and_without_escapes_is_one_name() {
         check(&json(r#"{"A\u0042":"1","AB":"2"}"#), r#"{"AB":"2"}"#);
+        let event = json(r#"{"A\u0042\n":"1","AB\u000a":"2","\u0041B\n":"3"}"#);
+        assert_eq!(value(&event, "AB\n").unwrap(), "3");
+        check(&event, r#"{"AB\n":"3"}"#);
     }
 
     #[test]
@@ -593,6 +592,16 @@ mod tests {
         event.remove("z");
         event.set("z", "again");
         assert_eq!(value(&event, "z").unwrap(), "again");
+    }
+
+    #[test]
+    fn a_body_is_text_even_if_it_begins_like_an_array() {
+        let mut event = json(r#"{"Event-Name":"A"}"#);
+        event.set_body("ARRAY::x|:y");
+        let written = r#"{"Event-Name":"A","Content-Length":"11","_body":"ARRAY::x|:y"}"#;
+        check(&event, written);
+        let event = plain("Event-Name: A\nContent-Length: 11\n\nARRAY::x|:y");
+        check(&event, written);
     }
 
     #[test]
