@@ -226,7 +226,7 @@ impl Routes {
     /// The entries of an event, if it has any. What they hold follows from the arguments alone, so that a resend is the same.
     pub fn deliver(&self, event: &Event, outcome: &Outcome, origin: Origin) -> Option<Delivery> {
         match outcome {
-            Outcome::Streams(names) => {
+            Outcome::Streams(names) if !names.is_empty() => {
                 let mut written = None;
                 let streams = names.iter().map(|name| self.stream(name));
                 let entries = streams.map(|stream| entry(stream, event, &mut written));
@@ -240,7 +240,11 @@ impl Routes {
                 let stream = stream.as_deref().unwrap_or_default();
                 Some(self.dead(event, stream, by, reason, origin))
             }
-            Outcome::Malformed(_) | Outcome::Dropped { .. } | Outcome::Unrouted => None,
+            // No filter and no route decides for no stream at all, but a journal's bytes can say so.
+            Outcome::Streams(_)
+            | Outcome::Malformed(_)
+            | Outcome::Dropped { .. }
+            | Outcome::Unrouted => None,
         }
     }
 
