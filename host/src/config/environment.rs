@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 
-use super::mistakes::Mistake;
+use super::mistakes::{Mistake, in_one_line};
 
 const PREFIX: &str = "JACKFIELD_";
 const FROM_FILE: &str = "_FILE";
@@ -83,7 +83,7 @@ impl Environment {
         ours.filter_map(|name| {
             let stem = name.strip_suffix(FROM_FILE).unwrap_or(name);
             let is_known = known.iter().any(|known| known == stem);
-            (!is_known).then(|| Mistake::unknown("variable", name, stem, &known))
+            (!is_known).then(|| Mistake::unknown("variable", &in_one_line(name), stem, &known))
         })
         .collect()
     }

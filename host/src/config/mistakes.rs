@@ -114,6 +114,15 @@ impl Mistake {
     }
 }
 
+/// A name that somebody else chose, fit for one line.
+pub(super) fn in_one_line(name: &str) -> String {
+    if name.contains(char::is_control) {
+        format!("{name:?}")
+    } else {
+        name.to_owned()
+    }
+}
+
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 
 use super::drop_in;
 use super::environment::Environment;
-use super::mistakes::Mistake;
+use super::mistakes::{Mistake, in_one_line};
 use super::values::Syntax;
 
 /// The layers of settings, and the mistakes found in them so far.
@@ -65,10 +65,10 @@ impl Reader {
 
     /// Reads the file at `path`, which must be there.
     pub(super) fn of_file(path: &Path) -> Self {
-        let name = path.display();
+        let name = in_one_line(&path.to_string_lossy());
         match fs::read_to_string(path) {
             Ok(text) => Self::of_text(format!("{name}: "), &text),
-            Err(error) => Self::of_mistake(Mistake::unreadable(name.to_string(), &error)),
+            Err(error) => Self::of_mistake(Mistake::unreadable(name, &error)),
         }
     }
 
@@ -267,7 +267,7 @@ impl Reader {
         let table = mem::take(&mut self.table);
         self.refuse_unknown_keys("", &table);
         for key in self.flags.keys().filter(|key| !self.asked.contains(key)) {
-            let place = format!("flag {key}");
+            let place = format!("flag {}", in_one_line(key));
             let unknown = Mistake::unknown("key", &place, key, &self.asked);
             self.mistakes.push(unknown);
         }

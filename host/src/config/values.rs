@@ -380,9 +380,10 @@ fn mask_all(_: &str) -> String {
 
 /// Masks what is, or in a malformed address may be, a user and password.
 fn mask_credentials(text: &str) -> String {
+    // A password may have a `://` too; before that of a scheme there is no colon.
     let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), text),
+        Some((scheme, rest)) if !scheme.contains(':') => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
     };
     let shown = match rest.rsplit_once('@') {
         Some((_, place)) => format!("{scheme}***@{place}"),
@@ -515,6 +516,8 @@ mod tests {
             "rediss://:secret@r",
             "u:secret",
             "redis://u:sec@ret@",
+            "u:secret://x@r",
+            "u:secret://r",
         ] {
             let shown = mask_credentials(text);
             assert!(!shown.contains("sec"), "{text} is shown as {shown}");
