@@ -34,7 +34,7 @@ pub struct Opening {
     pub router: String,
 }
 
-/// A segment that is being looked at, from its start on.
+/// A segment that is being looked at, from its start on. Zeros that a valid record follows are damage.
 #[derive(Debug)]
 pub struct Inspection {
     scan: Scan,
@@ -81,7 +81,7 @@ impl SegmentFile {
     pub fn open(&self, disk: &dyn Disk) -> io::Result<Option<Inspection>> {
         match disk.open(&self.path) {
             Ok(file) => Ok(Some(Inspection {
-                scan: Scan::new(file, self.number),
+                scan: Scan::settled(file, self.number),
                 held: None,
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -265,7 +265,7 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error),
         };
-        let mut scan = Scan::new(file, number);
+        let mut scan = Scan::settled(file, number);
         let mut lost = 0;
         while let Some(met) = scan.advance()? {
             let input = met.head.filter(|head| head.kind.is_input());

@@ -100,8 +100,12 @@ impl Reader {
                     return Ok(None);
                 }
             } else if self.successor()?.is_some() {
-                // What was written between our look at this segment and its end is still to be read.
+                // What was written between our look at this segment and its end is still to be read, and so is what lies behind
+                // zeros that do not belong there.
                 self.finished = true;
+                if let Some(scan) = &mut self.scan {
+                    scan.settle();
+                }
             } else {
                 return Ok(None);
             }
@@ -146,7 +150,7 @@ impl Reader {
             match self.disk.open(&self.dir.join(file_name(number))) {
                 Ok(file) => {
                     self.quarantined = self.quarantined();
-                    self.scan = Some(Scan::new(file, number));
+                    self.scan = Some(Scan::live(file, number));
                     self.finished = false;
                     return Ok(true);
                 }
@@ -187,7 +191,7 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        let mut scan = Scan::new(file, number);
+        let mut scan = Scan::live(file, number);
         let header = scan.header()?;
         Ok(header.is_some_and(|header| header.decided <= self.after))
     }

@@ -59,7 +59,7 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey, JournalError
     for (number, size) in segments(disk, dir).map_err(unreadable)? {
         let path = dir.join(file_name(number));
         let file = disk.open(&path).map_err(unreadable)?;
-        let mut scan = Scan::new(Arc::clone(&file), number);
+        let mut scan = Scan::settled(Arc::clone(&file), number);
         let first = match first_of(&mut scan) {
             Ok(first) => first,
             Err(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
@@ -76,7 +76,7 @@ pub(super) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey, JournalError
         scans.push((file, number));
     }
     for (file, number) in scans.into_iter().rev() {
-        survey.read(Scan::new(file, number));
+        survey.read(Scan::settled(file, number));
         if survey.is_enough() {
             break;
         }

@@ -2,7 +2,7 @@
 //!
 //! It reads forward in chunks and holds one chunk, or one record if that is larger. Its place moves only over valid bytes, or
 //! over bad ones that valid ones follow; so a scan that stands at the end of a file that is being written can be asked again.
-//! It writes nothing.
+//! Where nobody writes any more, zeros that valid bytes follow are bad like any others. It writes nothing.
 
 use std::io;
 use std::ops::Range;
@@ -24,7 +24,7 @@ const FIRST_CHUNK: usize = 64 << 10;
 const CHUNK: usize = 1 << 20;
 
 /// What a disk can fail to read by itself.
-const SECTOR: usize = 4096;
+const SECTOR: u64 = 4096;
 
 /// A place in a segment.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(super) struct Scan {
     /// The file's length when the buffer was read.
     end: u64,
     chunk: usize,
+    /// Nobody writes to the file any more.
+    settled: bool,
     quarantined: u64,
     /// The bytes that were skipped since somebody last asked.
     damage: Option<Range<u64>>,
@@ -62,8 +64,9 @@ enum Place {
 }
 
 impl Scan {
-    /// A scan of the segment with this number, from its start.
-    pub(super) fn new(file: Arc<dyn DiskFile>, number: Lsn) -> Scan {
+    /// A scan of the segment with this number, from its start. It may be written meanwhile, so zeros are its end: to look behind
+    /// them each time would be to read all of its preallocated room.
+    pub(super) fn live(file: Arc<dyn DiskFile>, number: Lsn) -> Scan {
         Scan {
             file,
             number,
@@ -73,9 +76,22 @@ impl Scan {
             start: 0,
             end: 0,
             chunk: FIRST_CHUNK,
+            settled: false,
             quarantined: 0,
             damage: None,
         }
+    }
+
+    /// A scan of a segment that nobody writes any more, from its start.
+    pub(super) fn settled(file: Arc<dyn DiskFile>, number: Lsn) -> Scan {
+        let mut scan = Scan::live(file, number);
+        scan.settle();
+        scan
+    }
+
+    /// Nobody writes to the segment any more.
+    pub(super) fn settle(&mut self) {
+        self.settled = true;
     }
 
     /// The header alone: none if it is damaged or not written.
@@ -97,14 +113,19 @@ impl Scan {
                 Place::Record(measured) => return Ok(Some(self.pass(&measured))),
                 // What was blank when the chunk was read may have been written since.
                 Place::Blank if !std::mem::replace(&mut looked_again, true) => self.buffer.clear(),
-                Place::Blank => break,
-                Place::Bad => {
+                Place::Blank if !self.settled => break,
+                Place::Blank | Place::Bad => {
                     let Some(next) = self.next_valid()? else {
                         break;
                     };
                     // The bytes may have been half written when they were read; the ones after them came later.
                     self.buffer.clear();
-                    if matches!(self.look()?, Place::Bad) {
+                    let is_damaged = match self.look()? {
+                        Place::Header(_) | Place::Record(_) => false,
+                        Place::Blank => self.settled,
+                        Place::Bad => true,
+                    };
+                    if is_damaged {
                         self.quarantine(next);
                     }
                 }
@@ -299,17 +320,22 @@ fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
-/// Reads sector by sector and fills what cannot be read with bytes that are never valid.
+/// Reads sector by sector, as they lie on the disk, and fills what cannot be read with bytes that are never valid.
 fn read_around(file: &dyn DiskFile, into: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut done = 0;
-    for sector in into.chunks_mut(SECTOR) {
-        match file.read_at(sector, at + done as u64) {
+    let (mut rest, mut done) = (into, 0);
+    while !rest.is_empty() {
+        let place = at + done as u64;
+        let left = SECTOR - place % SECTOR;
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let (sector, later) = rest.split_at_mut(left.min(rest.len()));
+        match file.read_at(sector, place) {
             Ok(length) if length < sector.len() => return Ok(done + length),
             Ok(_) => {}
             Err(error) if is_unreadable(&error) => sector.fill(0xFF),
             Err(error) => return Err(error),
         }
         done += sector.len();
+        rest = later;
     }
     Ok(done)
 }

@@ -227,6 +227,35 @@ fn a_cut_at_any_byte_costs_only_what_it_cut() {
 }
 
 #[test]
+fn zeros_on_the_disk_cost_only_what_they_hit() {
+    // Header 64, records of 48 and 8: the header, the second record, both.
+    let places: [(&[std::ops::Range<usize>], &[&[u8]]); 3] = [
+        (&[0..64], &[b"1", b"2", b"3"]),
+        (&[120..176], &[b"1", b"3"]),
+        (&[0..64, 120..176], &[b"1", b"3"]),
+    ];
+    for (zeros, left) in places {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut journal = open(folder.path());
+        for payload in [b"1", b"2", b"3"] {
+            event(&mut journal, payload);
+        }
+        journal.write(0).expect("a good disk");
+        journal.close();
+        let path = first_segment(folder.path());
+        let mut bytes = std::fs::read(&path).expect("readable");
+        for place in zeros {
+            bytes[place.clone()].fill(0);
+        }
+        std::fs::write(&path, bytes).expect("writable");
+        let journal = open(folder.path());
+        assert_eq!(payloads(folder.path()), left, "zeros at {zeros:?}");
+        let damaged = journal.progress().quarantined();
+        assert_eq!(damaged, zeros.len() as u64, "zeros at {zeros:?}");
+    }
+}
+
+#[test]
 fn a_reader_follows_the_writer_over_segments() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut journal = open(folder.path());
