@@ -13,7 +13,7 @@ pub type Lsn = u64;
 /// cannot give its numbers to new records. 2⁴⁰ inputs take a year at 35,000 a second.
 pub const EPOCH: Lsn = 1 << 40;
 
-/// Numbers from here on are nobody's: a file that bears one is not a segment, and the next epoch always exists.
+/// Numbers from here on are nobody's: a file that bears one is not a segment, a record or header that does is damaged.
 pub(super) const LSN_END: Lsn = 1 << 62;
 
 /// The only version of the format that there is.
@@ -217,10 +217,14 @@ pub(super) fn parse_record(bytes: &[u8], room: u64) -> Parsed<Measured> {
     if checksum(&[size, tail, payload]) != u32_at(head, 8) {
         return Parsed::Bad;
     }
+    let lsn = u64_at(head, 16);
+    if lsn >= LSN_END {
+        return Parsed::Bad;
+    }
     let kind = tail.first().copied().and_then(Kind::of_code);
     Parsed::Valid(Measured {
         head: kind.map(|kind| Head {
-            lsn: u64_at(head, 16),
+            lsn,
             kind,
             at_us: u64_at(head, 24),
             connection: u32_at(head, 32),
@@ -312,10 +316,14 @@ fn decode_header(content: &[u8]) -> Option<Header> {
     id.copy_from_slice(content.get(16..32)?);
     let name_length = usize::from(u16::from_le_bytes(*content.get(56..)?.first_chunk()?));
     let name = content.get(HEADER_FIXED..)?.get(..name_length)?;
+    let (first, decided) = (u64_at(content, 32), u64_at(content, 40));
+    if first.max(decided) >= LSN_END {
+        return None;
+    }
     Some(Header {
         id,
-        first: u64_at(content, 32),
-        decided: u64_at(content, 40),
+        first,
+        decided,
         created_us: u64_at(content, 48),
         router: String::from_utf8(name.to_vec()).ok()?,
     })

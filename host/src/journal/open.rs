@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config;
 use crate::journal::append::{Journal, Parts};
 use crate::journal::disk::Disk;
-use crate::journal::format::file_name;
+use crate::journal::format::{EPOCH, LSN_END, file_name};
 use crate::journal::recover::{Found, Survey, survey};
 use crate::journal::sync::{Progress, Shared, Syncer};
 
@@ -46,7 +46,7 @@ pub enum JournalError {
         version: u32,
     },
     /// The folder cannot be made, read or written. A full disk is among these: numbers are safe only once
-    /// the first segment is on disk.
+    /// the first segment is on disk. So is a folder with a number above which there is no room for another epoch.
     #[error("cannot use the journal's folder {}", dir.display())]
     Unwritable {
         /// The journal's folder.
@@ -92,6 +92,9 @@ impl Journal {
             return Err(JournalError::Locked { dir });
         };
         let mut survey = survey(disk.as_ref(), &dir)?;
+        if survey.highest >= LSN_END - EPOCH {
+            return Err(unwritable(io::Error::other("its numbers are used up")));
+        }
         if let (Some(found), Some(wanted)) = (&survey.router, router)
             && found != wanted
         {

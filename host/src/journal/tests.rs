@@ -256,6 +256,20 @@ fn zeros_on_the_disk_cost_only_what_they_hit() {
 }
 
 #[test]
+fn a_folder_whose_numbers_are_used_up_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("3fffffffffffffff.jnl"), b"").expect("writable");
+    let settings = settings(folder.path(), config::Sync::Never);
+    let outcome = Journal::open(Arc::new(RealDisk), &settings, None);
+    assert!(
+        matches!(outcome, Err(JournalError::Unwritable { .. })),
+        "{outcome:?}"
+    );
+    let files = RealDisk.list(folder.path()).expect("readable");
+    assert_eq!(files.len(), 2, "the file and the lock: {files:?}");
+}
+
+#[test]
 fn a_reader_follows_the_writer_over_segments() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut journal = open(folder.path());
