@@ -16,12 +16,14 @@ mod entries;
 mod interposer;
 mod operator;
 mod power;
+mod sentinel;
 mod tap;
 mod trial;
 mod trouble;
 mod watch;
 
 mod killed_host;
+mod redis_forgets;
 mod redis_gone;
 mod redis_refuses;
 mod redis_shared;
