@@ -13,7 +13,7 @@ use redis::{Pipeline, Value};
 use super::acknowledged::Acknowledged;
 use super::batch::{Answer, Batch, Outcome, OwnerKey};
 use super::cursor::{Cursor, Identity, Owner, Place};
-use super::probe;
+use super::probe::{self, Found};
 use super::settlement::{Settled, Settlement};
 use super::standing::{Claim, Retained, Standing, Verdict, Why};
 use super::step::{Loss, Note, Step};
@@ -35,6 +35,10 @@ const DEATHS: u32 = 3;
 const MAX_CHECKED: usize = 1_000;
 /// Who moves a cursor of ours to where we never were.
 const TWIN: &str = "a host with a copy of this journal";
+/// What is echoed at once to see whether a connection carries as much as a batch, and the most of it altogether: an entry that Redis
+/// closes the connection on is larger than that, or is no matter of size.
+const ECHO: usize = 8 << 10;
+const MOST_ECHOED: usize = 1 << 20;
 /// Why an entry that kills its connection is a dead letter.
 const KILLER: &str = "connection closed by Redis three times";
 
@@ -69,6 +73,8 @@ enum Question {
     Claim(Batch),
     /// The type of these streams.
     Types(Vec<Box<str>>),
+    /// Whether the connection carries as many bytes as the batch that seems to kill it.
+    Echo,
     Batch(OwnerKey),
 }
 
@@ -112,6 +118,8 @@ pub(super) struct Lane {
     quiet_since: Option<Instant>,
     /// When the owner key was last written on this connection.
     renewed: Option<Instant>,
+    /// This connection carries as much as the batch in flight.
+    carries: bool,
     notes: Vec<Note>,
 }
 
@@ -134,6 +142,7 @@ impl Lane {
             most: BATCH,
             quiet_since: None,
             renewed: None,
+            carries: false,
             notes: Vec::new(),
         }
     }
@@ -143,9 +152,14 @@ impl Lane {
         &self.standing.acknowledged
     }
 
-    /// The cursor is ours on this connection.
-    pub(super) fn is_armed(&self) -> bool {
-        matches!(self.stage, Stage::Armed)
+    /// The cursor is ours, and Redis takes what we write.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Armed) && self.has_written()
+    }
+
+    /// A transaction was executed on this connection. A Redis that refuses to write answers all that comes before it.
+    pub(super) fn has_written(&self) -> bool {
+        self.renewed.is_some()
     }
 
     /// A batch is in Redis, but for dead letters of some of its entries.
@@ -154,10 +168,13 @@ impl Lane {
         self.in_flight.as_ref().is_some_and(Batch::awaits_letters)
     }
 
-    /// Nothing is in flight.
+    /// Where the cursor must be, if nothing is sent whose fate is not known.
     #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.settlement.is_none()
+    pub(super) fn certain(&self) -> Option<Lsn> {
+        let is_certain = matches!(self.stage, Stage::Armed) && self.settlement.is_none();
+        let half_written = self.in_flight.as_ref().filter(|one| one.awaits_letters());
+        let position = self.standing.position();
+        is_certain.then(|| half_written.map_or(position, |batch| batch.place().lsn))
     }
 
     /// What happened since this was last asked.
@@ -173,23 +190,26 @@ impl Lane {
         self.max_bulk = max_bulk;
         self.quiet_since = None;
         self.renewed = None;
+        self.carries = false;
     }
 
     /// The connection is gone. What was in flight stays in flight.
     pub(super) fn lost(&mut self, loss: Loss) {
         let question = self.question.take();
-        if let Some(batch) = &mut self.in_flight
-            && let Some(Question::Batch(_)) = question
-        {
-            match loss {
-                Loss::Closed => batch.deaths += 1,
-                Loss::GivenUp => {
+        self.renewed = None;
+        if let Some(batch) = &mut self.in_flight {
+            match (question, loss) {
+                (Some(Question::Batch(_)), Loss::Closed) => batch.deaths += 1,
+                (Some(Question::Batch(_)), Loss::GivenUp) => {
                     batch.deaths = 0;
                     // It may be more than this connection carries in the time allowed.
                     if batch.shrink() {
                         self.ceiling = batch.size();
                     }
                 }
+                // It is the way that takes nothing.
+                (Some(Question::Echo), _) => batch.deaths = 0,
+                _ => {}
             }
         }
         // A cursor without decisions is made anew when it is due.
@@ -249,14 +269,17 @@ impl Lane {
             return self.take(now);
         };
         if batch.deaths >= DEATHS {
-            batch.deaths = 0;
             if batch.halve() {
                 self.notes.push(Note::Halved);
-            } else {
+            } else if self.carries {
                 let lsn = batch.place().lsn;
                 batch.keep_all(KILLER, &self.routes);
                 self.notes.push(Note::Killer { lsn });
+            } else {
+                let batch = batch.commands(&self.identity, OwnerKey::Renew);
+                return self.ask(Question::Echo, echoes(batch.get_packed_pipeline().len()));
             }
+            batch.deaths = 0;
         }
         for (reason, cut) in batch.bound(self.max_bulk, &self.routes) {
             self.notes.push(Note::TooLarge { reason, cut });
@@ -322,7 +345,9 @@ impl Lane {
             true => (self.most * 2).min(self.ceiling),
             false => BATCH.min(self.ceiling),
         };
-        self.in_flight = Some(Batch::new(decisions, passed));
+        let mut batch = Batch::new(decisions, passed);
+        batch.pass_over(|stream, lsn| self.standing.has(stream, lsn));
+        self.in_flight = Some(batch);
     }
 
     /// The outbox had nothing until the time that was asked for. Gives the step to take now.
@@ -376,16 +401,17 @@ impl Lane {
             Some(Question::Probe) => self.probed(retained, replies),
             Some(Question::Claim(batch)) => {
                 let answer = batch.read(&self.identity, replies);
-                self.after_transaction(now, retained, OwnerKey::Renew, answer);
+                self.after_claim(now, retained, answer);
             }
             Some(Question::Types(streams)) => self.read_types(&streams, replies),
+            Some(Question::Echo) => self.carries = true,
             Some(Question::Batch(owner)) => {
                 let Some(batch) = &mut self.in_flight else {
                     return;
                 };
                 batch.deaths = 0;
                 let answer = batch.read(&self.identity, replies);
-                self.after_transaction(now, retained, owner, answer);
+                self.after_batch(now, retained, owner, answer);
             }
         }
     }
@@ -403,21 +429,27 @@ impl Lane {
 
     /// The cursor is gone: heal if the streams are behind, else put it back.
     fn probed(&mut self, retained: Retained, replies: &[Value]) {
-        let is_intact = probe::are_intact(&self.standing.acknowledged, replies);
         let half_written = self
             .in_flight
             .as_ref()
             .filter(|batch| batch.awaits_letters());
         let position = self.standing.position();
-        let claim = if is_intact {
-            Claim {
-                at: half_written.map_or(position, |batch| batch.place().lsn),
+        let written = half_written.map_or(position, |batch| batch.place().lsn);
+        let claim = match probe::read(&self.standing.acknowledged, replies) {
+            Found::Intact => Claim {
+                at: written,
                 why: Why::Restore,
-            }
-        } else {
-            Claim {
-                at: retained.oldest.saturating_sub(1).min(position),
-                why: Why::Refill,
+            },
+            Found::Behind { mut intact } => {
+                let dead = self.routes.dead_letters();
+                if self.standing.acknowledged.ids.contains_key(dead) && !intact.contains(dead) {
+                    // What is in no stream because it was a dead letter is nowhere.
+                    intact.clear();
+                }
+                Claim {
+                    at: retained.oldest.saturating_sub(1).min(position),
+                    why: Why::Refill { intact, written },
+                }
             }
         };
         self.stage = Stage::Claim(claim);
@@ -429,10 +461,10 @@ impl Lane {
         if let Some(claim) = self.claim.take().filter(|claim| claim.at == place.lsn) {
             let why = claim.why.clone();
             self.notes.push(Note::Claimed(claim));
-            if why == Why::Refill {
-                self.heal(place.lsn);
+            if let Why::Refill { intact, written } = why {
+                self.give_up_in_flight(place.lsn);
                 self.note_unhealable(retained, self.standing.begin);
-                self.standing.refill(place.lsn);
+                self.standing.refill(place.lsn, &intact, written);
             }
         }
         let position = self.standing.position();
@@ -458,10 +490,15 @@ impl Lane {
 
     /// Redis came back with less.
     fn heal(&mut self, after: Lsn) {
+        self.give_up_in_flight(after);
+        self.standing.rewind(after);
+    }
+
+    /// It will be made again with all that comes after `after`.
+    fn give_up_in_flight(&mut self, after: Lsn) {
         let through = self.standing.position();
         self.notes.push(Note::Healing { after, through });
         self.in_flight = None;
-        self.standing.rewind(after);
     }
 
     fn note_unhealable(&mut self, retained: Retained, after: Lsn) {
@@ -512,13 +549,24 @@ impl Lane {
         settlement.through = through;
     }
 
-    fn after_transaction(
-        &mut self,
-        now: Instant,
-        retained: Retained,
-        owner: OwnerKey,
-        answer: Answer,
-    ) {
+    /// Nothing of what is in flight was sent with a claim.
+    fn after_claim(&mut self, now: Instant, retained: Retained, answer: Answer) {
+        match answer.outcome {
+            Outcome::Executed { .. } => {
+                self.notes.push(Note::Executed);
+                self.renewed = Some(now);
+            }
+            // It has no entries that could be refused.
+            Outcome::Fenced | Outcome::EntriesRefused(_) => {}
+            Outcome::Refused(error) => {
+                self.stage = Stage::Refused(error);
+                return;
+            }
+        }
+        self.read_cursor(now, retained, answer.cursor);
+    }
+
+    fn after_batch(&mut self, now: Instant, retained: Retained, owner: OwnerKey, answer: Answer) {
         match answer.outcome {
             Outcome::Executed { ids, failed } => {
                 self.notes.push(Note::Executed);
@@ -546,7 +594,12 @@ impl Lane {
                 return;
             }
         }
-        match answer.cursor {
+        self.read_cursor(now, retained, answer.cursor);
+    }
+
+    /// What the cursor says after a transaction.
+    fn read_cursor(&mut self, now: Instant, retained: Retained, cursor: Result<Cursor, String>) {
+        match cursor {
             Ok(Cursor::Ours(place)) => {
                 self.found(now, retained, Cursor::Ours(place), Owner::Us);
             }
@@ -612,4 +665,14 @@ impl Lane {
         }
         self.replace(&refused);
     }
+}
+
+/// At least so many bytes that mean nothing, in pieces that no limit refuses.
+fn echoes(bytes: usize) -> Pipeline {
+    let piece = "x".repeat(ECHO);
+    let mut commands = Pipeline::new();
+    for _ in 0..bytes.min(MOST_ECHOED).div_ceil(ECHO) {
+        commands.cmd("ECHO").arg(&piece);
+    }
+    commands
 }
