@@ -61,6 +61,37 @@ async fn a_full_queue_drops_and_then_gives_the_listener_up_in_the_middle_of_a_fr
 }
 
 #[tokio::test]
+async fn numbers_come_out_of_order_and_with_gaps_as_told_and_each_once() {
+    let simulator = start(Settings {
+        heartbeat: Duration::ZERO,
+        disorder: 1_000,
+        gap_every: 3,
+        ..Settings::default()
+    })
+    .await;
+    let client = Client::subscribed(&simulator, "plain ALL").await;
+    let load = Load {
+        events: Some(2_000),
+        rate: 1e6,
+        calls_at_once: 100,
+    };
+    simulator.place_calls(load).await;
+    let (all, ()) = tokio::join!(client.rest(), simulator.shut_down_notice());
+    let numbers = all
+        .lines()
+        .filter_map(|line| line.strip_prefix("Event-Sequence: "));
+    let mut numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    let falls = numbers.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert!(falls > 500, "{falls} of {} are behind", numbers.len());
+    numbers.sort_unstable();
+    let gaps = numbers.windows(2).filter(|pair| pair[1] > pair[0] + 1);
+    assert!(gaps.count() > 300, "with numbers that never appear");
+    numbers.dedup();
+    assert!(numbers.len() >= 1_900, "each once: {}", numbers.len());
+    simulator.stop().await;
+}
+
+#[tokio::test]
 async fn an_unpaced_load_waits_instead_of_dropping() {
     let simulator = start(Settings {
         max_queue: 5,
