@@ -41,7 +41,16 @@ pub(crate) enum Condition {
     Slow(u64),
     /// So many bytes more, then the connection that carried the last of them ends, both ways; clear after that.
     EndAfter(u64, Ending),
+    /// So many bytes more, then these in between; clear after that.
+    InsertAfter(u64, Vec<u8>),
+    /// So many bytes more, then these, then the connection ends; clear after that.
+    LastWords(u64, Vec<u8>),
+    /// These before the next header block of an event; clear after that.
+    InsertFrame(Vec<u8>),
 }
+
+/// How a header block of an event begins, and nothing inside an event in JSON does.
+const EVENT_FRAME: &[u8] = b"Content-Length: ";
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,9 +212,16 @@ impl Rules {
 
 /// What is to be done with the next bytes of a direction.
 enum Turn {
-    /// So many of them pass, after this time; then the connection may end.
-    Pass(usize, Duration, Option<Ending>),
+    /// So many of them pass, after this time; then there may be more to do.
+    Pass(usize, Duration, Then),
     Wait,
+}
+
+enum Then {
+    Go,
+    End(Ending),
+    Insert(Vec<u8>),
+    SayAndEnd(Vec<u8>),
 }
 
 impl Gate {
@@ -271,8 +287,7 @@ impl Gate {
             before(&bytes[..read]);
             let mut rest = &bytes[..read];
             while !rest.is_empty() {
-                let Turn::Pass(count, after, ending) = self.turn(toward, rest.len(), &mut delays)
-                else {
+                let Turn::Pass(count, after, then) = self.turn(toward, rest, &mut delays) else {
                     let stuck = self.lock().condition(toward);
                     let still = |rules: &mut Rules| rules.condition(toward) == stuck;
                     let waited = self.changed.wait_while(self.lock(), still);
@@ -283,22 +298,32 @@ impl Gate {
                 // The end of the other side shows in reading from it.
                 drop(to.write_all(&rest[..count]));
                 rest = &rest[count..];
-                if let Some(ending) = ending {
-                    connection.end(ending);
-                    return;
+                match then {
+                    Then::Go => {}
+                    Then::End(ending) => {
+                        connection.end(ending);
+                        return;
+                    }
+                    Then::Insert(bytes) => drop(to.write_all(&bytes)),
+                    Then::SayAndEnd(bytes) => {
+                        drop(to.write_all(&bytes));
+                        connection.end(Ending::Fin);
+                        return;
+                    }
                 }
             }
         }
         drop(to.shutdown(Shutdown::Write));
     }
 
-    fn turn(&self, toward: Toward, length: usize, delays: &mut u64) -> Turn {
+    fn turn(&self, toward: Toward, bytes: &[u8], delays: &mut u64) -> Turn {
+        let length = bytes.len();
         let mut rules = self.lock();
         let Some(condition) = rules.conditions.get_mut(&toward) else {
-            return Turn::Pass(length, Duration::ZERO, None);
+            return Turn::Pass(length, Duration::ZERO, Then::Go);
         };
         let turn = match condition {
-            Condition::Clear => Turn::Pass(length, Duration::ZERO, None),
+            Condition::Clear => Turn::Pass(length, Duration::ZERO, Then::Go),
             Condition::BlackHole => Turn::Wait,
             Condition::Delay(range) => {
                 // Any sequence will do that is not the same for each piece.
@@ -307,28 +332,50 @@ impl Gate {
                     .wrapping_add(1);
                 let spread = (range.end - range.start).max(1);
                 let delay = range.start + (*delays >> 33) % spread;
-                Turn::Pass(length, Duration::from_millis(delay), None)
+                Turn::Pass(length, Duration::from_millis(delay), Then::Go)
             }
             Condition::Slow(rate) => {
                 let count = (usize::try_from(*rate).unwrap() / 20).clamp(1, length);
                 let time = Duration::from_secs_f64(count as f64 / *rate as f64);
-                Turn::Pass(count, time, None)
+                Turn::Pass(count, time, Then::Go)
             }
-            Condition::HoleAfter(left) | Condition::EndAfter(left, _)
+            Condition::HoleAfter(left)
+            | Condition::EndAfter(left, _)
+            | Condition::InsertAfter(left, _)
+            | Condition::LastWords(left, _)
                 if (length as u64) < *left =>
             {
                 *left -= length as u64;
-                return Turn::Pass(length, Duration::ZERO, None);
+                return Turn::Pass(length, Duration::ZERO, Then::Go);
             }
             Condition::HoleAfter(left) => {
                 let count = usize::try_from(*left).unwrap();
                 *condition = Condition::BlackHole;
-                Turn::Pass(count, Duration::ZERO, None)
+                Turn::Pass(count, Duration::ZERO, Then::Go)
             }
             Condition::EndAfter(left, ending) => {
                 let (count, ending) = (usize::try_from(*left).unwrap(), *ending);
                 rules.conditions.remove(&toward);
-                Turn::Pass(count, Duration::ZERO, Some(ending))
+                Turn::Pass(count, Duration::ZERO, Then::End(ending))
+            }
+            Condition::InsertAfter(left, between) => {
+                let (count, between) = (usize::try_from(*left).unwrap(), std::mem::take(between));
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::Insert(between))
+            }
+            Condition::LastWords(left, words) => {
+                let (count, words) = (usize::try_from(*left).unwrap(), std::mem::take(words));
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::SayAndEnd(words))
+            }
+            Condition::InsertFrame(frame) => {
+                let mut places = bytes.windows(EVENT_FRAME.len());
+                let Some(count) = places.position(|place| place == EVENT_FRAME) else {
+                    return Turn::Pass(length, Duration::ZERO, Then::Go);
+                };
+                let frame = std::mem::take(frame);
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::Insert(frame))
             }
         };
         self.changed.notify_all();

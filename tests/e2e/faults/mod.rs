@@ -18,4 +18,9 @@ mod tap;
 mod trial;
 mod watch;
 
+mod esl_cut;
+mod esl_flood;
+mod esl_garbage;
+mod esl_stopped;
+mod filters_hurt;
 mod killed_host;
