@@ -56,6 +56,8 @@ pub(super) enum Offer {
     Unwanted,
     Queued,
     Dropped,
+    /// Dropped, and one too many.
+    GivenUp,
 }
 
 /// What a client's task writes next.
@@ -112,6 +114,7 @@ impl Connection {
             inner.farewell = Some(KILLED);
             self.ready.notify_one();
             self.given_up.notify_one();
+            return Offer::GivenUp;
         }
         Offer::Dropped
     }

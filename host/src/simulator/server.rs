@@ -79,6 +79,8 @@ pub struct Sent {
     pub queued: u64,
     /// Events that were lost at a full queue.
     pub dropped: u64,
+    /// Listeners that were given up because too many in a row were.
+    pub given_up: u64,
 }
 
 /// A running simulated switch.

@@ -275,6 +275,10 @@ impl Switch {
                 Offer::Unwanted => {}
                 Offer::Queued => sent.queued += 1,
                 Offer::Dropped => sent.dropped += 1,
+                Offer::GivenUp => {
+                    sent.dropped += 1;
+                    sent.given_up += 1;
+                }
             }
         }
     }

@@ -48,7 +48,7 @@ async fn a_full_queue_drops_and_then_gives_the_listener_up_in_the_middle_of_a_fr
         tokio::task::yield_now().await;
     }
     let sent = simulator.sent();
-    assert!(sent.dropped > 500, "{sent:?}");
+    assert_eq!((sent.dropped, sent.given_up), (501, 1), "{sent:?}");
     let end = "Content-Type: text/disconnect-notice\nContent-Length: 39\n\nkilled listener because of lost events\n";
     let rest = client.rest().await;
     let before = rest.strip_suffix(end).expect("the notice comes last");
