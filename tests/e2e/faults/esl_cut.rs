@@ -21,6 +21,12 @@ fn losses(trial: &Trial) -> u64 {
         .unwrap()
 }
 
+/// Waits until the host knows how far apart heartbeats are, which come every second, and so what a silence is.
+pub(super) fn wait_heartbeats(trial: &Trial) {
+    let heard = |status: &serde_json::Value| status["uptime_s"].as_u64() > Some(3);
+    trial.host().wait_status("three heartbeats", heard);
+}
+
 /// How often a connection, or a try, ended for this cause.
 pub(super) fn ended(trial: &Trial, cause: &str) -> u64 {
     trial.host().status()["links"]["esl"]["ended"][cause]
@@ -109,8 +115,7 @@ async fn a_link_that_is_dead_toward_us_is_noticed_by_its_missing_heartbeats() {
     for seed in seeds(test, &[1]) {
         let trial = Plan::new(seed).start().await;
         for _ in 0..rounds(1, 5) {
-            // Long enough for three heartbeats, which are a second apart.
-            trial.wait_sent(3_000);
+            wait_heartbeats(&trial);
             let silent = ended(&trial, "silent");
             trial.disturb();
             let dead = std::time::Instant::now();

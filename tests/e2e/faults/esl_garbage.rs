@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jackfield::simulator::Event;
 
 use super::dice::{Dice, rounds, seeds};
-use super::esl_cut::{ended, wait_ended};
+use super::esl_cut::{ended, wait_ended, wait_heartbeats};
 use super::trial::{Missing, Plan, Trial};
 use crate::proxy::{Condition, Toward};
 
@@ -98,8 +98,7 @@ async fn a_length_that_swallows_the_events_behind_it_is_noticed_like_a_silence()
     let test = "faults::esl_garbage::a_length_that_swallows_the_events_behind_it_is_noticed_like_a_silence";
     for seed in seeds(test, &[1]) {
         let trial = Plan::new(seed).start().await;
-        // Long enough for three heartbeats, which are a second apart.
-        trial.wait_sent(3_000);
+        wait_heartbeats(&trial);
         for (round, length) in [16_000_000, 900_000_000].into_iter().enumerate() {
             let frame = format!("Content-Length: {length}\n{EVENT}\n\n{{").into_bytes();
             trial.disturb();
