@@ -3,6 +3,7 @@
 //! `Backoff` is pure. `Link` is the shared record that the owner of the connection writes and that `/health`, `/status`
 //! and the metrics read. It logs each change of state once, and repeated failures with a count. It opens no sockets.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -107,6 +108,36 @@ pub struct Snapshot {
     pub attempts: u64,
     /// When the next try is due, in microseconds since the epoch, while it waits.
     pub next_try_us: Option<u64>,
+    /// The last time that it was lost, also when it is ready again.
+    pub last_loss: Option<Loss>,
+    /// How long it was not ready after it had been ready once, in microseconds, without an outage that goes on.
+    pub down_us: u64,
+    /// How long its owner was kept from running, and so from reading, in microseconds.
+    pub stalled_us: u64,
+    /// How often a connection, or a try, ended for each cause.
+    pub ended: BTreeMap<&'static str, u64>,
+}
+
+/// An outage: what came meanwhile was not heard.
+#[derive(Clone, Debug, Serialize)]
+pub struct Loss {
+    /// Why.
+    pub error: String,
+    /// When, in microseconds since the epoch.
+    pub at_us: u64,
+    /// How long, in microseconds, once it is over.
+    pub down_us: Option<u64>,
+}
+
+impl Snapshot {
+    /// How long it was not ready after it had been ready once, in microseconds, until now.
+    pub fn down_until(&self, now_us: u64) -> u64 {
+        let open = self
+            .last_loss
+            .as_ref()
+            .filter(|loss| loss.down_us.is_none());
+        self.down_us + open.map_or(0, |loss| now_us.saturating_sub(loss.at_us))
+    }
 }
 
 /// The shared record of one link.
@@ -129,6 +160,10 @@ impl Link {
             connects: 0,
             attempts: 0,
             next_try_us: None,
+            last_loss: None,
+            down_us: 0,
+            stalled_us: 0,
+            ended: BTreeMap::new(),
         };
         Link {
             name,
@@ -163,11 +198,19 @@ impl Link {
         now.connects += 1;
         let attempts = std::mem::take(&mut now.attempts);
         let after = now.last_error.take();
+        let since_us = now.since_us;
+        let loss = now.last_loss.as_mut();
+        let down_us = loss.filter(|loss| loss.down_us.is_none()).map(|loss| {
+            let down_us = since_us.saturating_sub(loss.at_us);
+            *loss.down_us.insert(down_us)
+        });
+        now.down_us += down_us.unwrap_or_default();
         tracing::info!(
             link = self.name,
             peer = now.peer,
             attempts,
             after,
+            down_ms = down_us.map(|down_us| down_us / 1_000),
             "link ready"
         );
     }
@@ -185,6 +228,11 @@ impl Link {
         let next_try_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if lost {
             now.losses += 1;
+            now.last_loss = Some(Loss {
+                error: error.to_owned(),
+                at_us: now.since_us,
+                down_us: None,
+            });
             tracing::warn!(
                 link = self.name,
                 peer = now.peer,
@@ -212,6 +260,23 @@ impl Link {
                 "link not connected"
             );
         }
+    }
+
+    /// A connection, or a try, ended for this cause.
+    pub fn ended(&self, cause: &'static str) {
+        *self.lock().ended.entry(cause).or_default() += 1;
+    }
+
+    /// The owner did not run for so long, and the peer may have given up what it could not hand over.
+    pub fn stalled(&self, time: Duration) {
+        let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.lock().stalled_us += time_us;
+        let stalled_ms = time_us / 1_000;
+        tracing::warn!(
+            link = self.name,
+            stalled_ms,
+            "nothing was read: the host was stopped or starved"
+        );
     }
 
     /// The end: on purpose.
@@ -287,7 +352,16 @@ mod tests {
             (State::Waiting, 1, 1, 1)
         );
         assert_eq!(now.last_error.as_deref(), Some("refused"));
+        assert!(now.down_until(now.since_us + 1_000) >= 1_000, "it is down");
         link.ready();
-        assert_eq!(link.snapshot().last_error, None);
+        let now = link.snapshot();
+        assert_eq!(now.last_error, None);
+        let loss = now.last_loss.as_ref().unwrap();
+        assert_eq!(
+            (loss.error.as_str(), loss.down_us),
+            ("reset", Some(now.down_us)),
+            "the last loss is told also when it is over"
+        );
+        assert_eq!(now.down_until(u64::MAX), now.down_us, "it is up");
     }
 }

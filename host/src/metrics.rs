@@ -18,9 +18,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::clock;
 use crate::config::Limits;
 use crate::ledger::Ledger;
-use crate::link::Link;
+use crate::link::{Link, Snapshot};
 
 const BUCKETS_MS: [f64; 11] = [
     1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
@@ -678,6 +679,7 @@ impl Collector for Books {
             "Redis connections that are up",
             u64::from(self.redis.is_ready()),
         )?;
+        encode_outages(&mut encoder, &esl, &redis)?;
         let mut dropped = encoder.encode_descriptor(
             "jackfield_dropped",
             "Events dropped on purpose",
@@ -699,4 +701,39 @@ impl Collector for Books {
         }
         Ok(())
     }
+}
+
+/// How connections ended, and for how long there was none.
+fn encode_outages(
+    encoder: &mut DescriptorEncoder<'_>,
+    esl: &Snapshot,
+    redis: &Snapshot,
+) -> Result<(), std::fmt::Error> {
+    let mut ended = encoder.encode_descriptor(
+        "jackfield_esl_ended",
+        "Connections to the Event Socket, and tries, that ended, by cause",
+        None,
+        MetricType::Counter,
+    )?;
+    for (cause, times) in &esl.ended {
+        ConstCounter::new(*times).encode(ended.encode_family(&[("cause", *cause)])?)?;
+    }
+    let stalled = encoder.encode_descriptor(
+        "jackfield_esl_stalled_seconds",
+        "Time in which the host did not run, and so did not read the Event Socket",
+        None,
+        MetricType::Counter,
+    )?;
+    ConstCounter::new(Duration::from_micros(esl.stalled_us).as_secs_f64()).encode(stalled)?;
+    let mut down = encoder.encode_descriptor(
+        "jackfield_link_down_seconds",
+        "Time in which a link was not ready after it had been ready once",
+        None,
+        MetricType::Counter,
+    )?;
+    for (link, snapshot) in [("esl", esl), ("redis", redis)] {
+        let time = Duration::from_micros(snapshot.down_until(clock::now_us()));
+        ConstCounter::new(time.as_secs_f64()).encode(down.encode_family(&[("link", link)])?)?;
+    }
+    Ok(())
 }

@@ -526,6 +526,14 @@ impl Host {
         self.setup.take().unwrap()
     }
 
+    /// SIGTERM and the end of a host that has lost events, which is no good one.
+    #[track_caller]
+    pub fn stop_after_losses(mut self) -> Setup {
+        let ended = self.terminate();
+        assert_eq!(ended.code(), Some(1), "{ended}\n{}", self.log());
+        self.setup.take().unwrap()
+    }
+
     /// Standard error so far, without colors.
     pub fn log(&self) -> String {
         without_colors(&self.log.lock().unwrap())

@@ -43,7 +43,16 @@ pub(crate) enum Condition {
     EndAfter(u64, Ending),
     /// Every connection ends at this byte of it.
     EndEach(u64, Ending),
+    /// So many bytes more, then these in between; clear after that.
+    InsertAfter(u64, Vec<u8>),
+    /// So many bytes more, then these, then the connection ends; clear after that.
+    LastWords(u64, Vec<u8>),
+    /// These before the next header block of an event; clear after that.
+    InsertFrame(Vec<u8>),
 }
+
+/// How a header block of an event begins, and nothing inside an event in JSON does.
+const EVENT_FRAME: &[u8] = b"Content-Length: ";
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,9 +259,16 @@ impl Rules {
 
 /// What is to be done with the next bytes of a direction.
 enum Turn {
-    /// So many of them pass, after this time; then the connection may end.
-    Pass(usize, Duration, Option<Ending>),
+    /// So many of them pass, after this time; then there may be more to do.
+    Pass(usize, Duration, Then),
     Wait,
+}
+
+enum Then {
+    Go,
+    End(Ending),
+    Insert(Vec<u8>),
+    SayAndEnd(Vec<u8>),
 }
 
 impl Gate {
@@ -318,7 +334,7 @@ impl Gate {
             before(&bytes[..read]);
             let mut rest = &bytes[..read];
             while !rest.is_empty() {
-                let Turn::Pass(count, after, ending) = self.turn(toward, rest, passed, &mut delays)
+                let Turn::Pass(count, after, then) = self.turn(toward, rest, passed, &mut delays)
                 else {
                     let stuck = self.lock().condition(toward);
                     let still = |rules: &mut Rules| rules.condition(toward) == stuck;
@@ -331,9 +347,18 @@ impl Gate {
                 drop(to.write_all(&rest[..count]));
                 rest = &rest[count..];
                 passed += count as u64;
-                if let Some(ending) = ending {
-                    connection.end(ending);
-                    return;
+                match then {
+                    Then::Go => {}
+                    Then::End(ending) => {
+                        connection.end(ending);
+                        return;
+                    }
+                    Then::Insert(bytes) => drop(to.write_all(&bytes)),
+                    Then::SayAndEnd(bytes) => {
+                        drop(to.write_all(&bytes));
+                        connection.end(Ending::Fin);
+                        return;
+                    }
                 }
             }
         }
@@ -349,14 +374,14 @@ impl Gate {
                     rules.armed.remove(&toward);
                     rules.conditions.insert(toward, condition);
                 }
-                at => return Turn::Pass(at.unwrap_or(length), Duration::ZERO, None),
+                at => return Turn::Pass(at.unwrap_or(length), Duration::ZERO, Then::Go),
             }
         }
         let Some(condition) = rules.conditions.get_mut(&toward) else {
-            return Turn::Pass(length, Duration::ZERO, None);
+            return Turn::Pass(length, Duration::ZERO, Then::Go);
         };
         let turn = match condition {
-            Condition::Clear => Turn::Pass(length, Duration::ZERO, None),
+            Condition::Clear => Turn::Pass(length, Duration::ZERO, Then::Go),
             Condition::BlackHole => Turn::Wait,
             Condition::Delay(range) => {
                 // Any sequence will do that is not the same for each piece.
@@ -365,33 +390,58 @@ impl Gate {
                     .wrapping_add(1);
                 let spread = (range.end - range.start).max(1);
                 let delay = range.start + (*delays >> 33) % spread;
-                Turn::Pass(length, Duration::from_millis(delay), None)
+                Turn::Pass(length, Duration::from_millis(delay), Then::Go)
             }
             Condition::Slow(rate) => {
                 let count = (usize::try_from(*rate).unwrap() / 20).clamp(1, length);
                 let time = Duration::from_secs_f64(count as f64 / *rate as f64);
-                Turn::Pass(count, time, None)
+                Turn::Pass(count, time, Then::Go)
             }
             Condition::EndEach(at, ending) => {
                 let left = usize::try_from(at.saturating_sub(passed)).unwrap();
-                let ending = (left <= length).then_some(*ending);
-                return Turn::Pass(left.min(length), Duration::ZERO, ending);
+                let then = match left <= length {
+                    true => Then::End(*ending),
+                    false => Then::Go,
+                };
+                return Turn::Pass(left.min(length), Duration::ZERO, then);
             }
-            Condition::HoleAfter(left) | Condition::EndAfter(left, _)
+            Condition::HoleAfter(left)
+            | Condition::EndAfter(left, _)
+            | Condition::InsertAfter(left, _)
+            | Condition::LastWords(left, _)
                 if (length as u64) < *left =>
             {
                 *left -= length as u64;
-                return Turn::Pass(length, Duration::ZERO, None);
+                return Turn::Pass(length, Duration::ZERO, Then::Go);
             }
             Condition::HoleAfter(left) => {
                 let count = usize::try_from(*left).unwrap();
                 *condition = Condition::BlackHole;
-                Turn::Pass(count, Duration::ZERO, None)
+                Turn::Pass(count, Duration::ZERO, Then::Go)
             }
             Condition::EndAfter(left, ending) => {
                 let (count, ending) = (usize::try_from(*left).unwrap(), *ending);
                 rules.conditions.remove(&toward);
-                Turn::Pass(count, Duration::ZERO, Some(ending))
+                Turn::Pass(count, Duration::ZERO, Then::End(ending))
+            }
+            Condition::InsertAfter(left, between) => {
+                let (count, between) = (usize::try_from(*left).unwrap(), std::mem::take(between));
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::Insert(between))
+            }
+            Condition::LastWords(left, words) => {
+                let (count, words) = (usize::try_from(*left).unwrap(), std::mem::take(words));
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::SayAndEnd(words))
+            }
+            Condition::InsertFrame(frame) => {
+                let mut places = bytes.windows(EVENT_FRAME.len());
+                let Some(count) = places.position(|place| place == EVENT_FRAME) else {
+                    return Turn::Pass(length, Duration::ZERO, Then::Go);
+                };
+                let frame = std::mem::take(frame);
+                rules.conditions.remove(&toward);
+                Turn::Pass(count, Duration::ZERO, Then::Insert(frame))
             }
         };
         self.changed.notify_all();

@@ -11,10 +11,19 @@ use thiserror::Error;
 /// The largest body that is kept. Real events reach 50 kB; one that a script makes may be far larger.
 pub const MAX_FRAME: u64 = 16 << 20;
 
+/// A length over this is a lie: passing over so much would swallow every event behind it, for hours.
+const MAX_LENGTH: u64 = 1 << 30;
+
 /// The largest header block. FreeSWITCH's own have a few lines; without a limit garbage would be collected for ever.
 const MAX_HEADER: usize = 64 << 10;
 
-const NOTICE: &[u8] = b"Content-Type: text/disconnect-notice";
+/// So much of a body that is too large is looked at, so that it can be told which event it was.
+const HEAD: usize = 8 << 10;
+
+/// A notice is at most so long. FreeSWITCH may write it in the middle of a frame, and then its beginning counts as the body's end.
+const TAIL: usize = 256;
+
+const NOTICE: &[u8] = b"Content-Type: text/disconnect-notice\n";
 
 /// What a frame is, by its `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +62,7 @@ pub struct Frame {
 impl Frame {
     /// The value of an outer header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        header(&self.header, name)
+        values(&self.header, name).next()
     }
 }
 
@@ -63,12 +72,18 @@ pub enum Framed {
     /// A whole frame.
     Frame(Frame),
     /// A frame over [`MAX_FRAME`]: its body is being passed over.
-    TooLarge {
-        /// What kind of frame it was.
-        kind: Kind,
-        /// Its `Content-Length`.
-        length: u64,
-    },
+    TooLarge(TooLarge),
+}
+
+/// A frame that is passed over.
+#[derive(Clone, Debug)]
+pub struct TooLarge {
+    /// What kind of frame it is.
+    pub kind: Kind,
+    /// Its `Content-Length`.
+    pub length: u64,
+    /// The beginning of its body, which names it.
+    pub head: Bytes,
 }
 
 /// The bytes are no Event Socket stream (any more): only a new connection helps.
@@ -80,7 +95,10 @@ pub enum FrameError {
     /// A header block without `Content-Type`.
     #[error("header block without a Content-Type: {0:?}")]
     NoContentType(String),
-    /// A `Content-Length` that is no number.
+    /// A frame whose kind always has a `Content-Length`, without one.
+    #[error("header block without a Content-Length: {0:?}")]
+    NoLength(String),
+    /// A `Content-Length` that is no number, or none that can be true, or one of two that differ.
     #[error("Content-Length {0:?} is not a number of bytes")]
     BadLength(String),
 }
@@ -108,6 +126,8 @@ pub struct Framer {
     opened: Option<Opened>,
     /// Bytes of a too large body still to pass over.
     skip: u64,
+    /// The end of the last body: a notice in the middle of its frame may have begun there.
+    tail: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -115,7 +135,15 @@ struct Opened {
     kind: Kind,
     header: Bytes,
     offset: u64,
-    length: usize,
+    length: u64,
+}
+
+impl Opened {
+    /// How many bytes of the body must be there before it can be handed out.
+    fn needed(&self) -> usize {
+        let kept = usize::try_from(self.length).unwrap_or(usize::MAX);
+        if self.length > MAX_FRAME { HEAD } else { kept }
+    }
 }
 
 impl Framer {
@@ -131,8 +159,9 @@ impl Framer {
                 .bytes
                 .len()
                 .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
-            self.take(passed);
-            self.skip -= passed as u64;
+            let passed = self.take(passed);
+            self.skip -= passed.len() as u64;
+            self.pass(&passed);
             if self.skip > 0 {
                 return Ok(None);
             }
@@ -140,19 +169,24 @@ impl Framer {
         let opened = match self.opened.take() {
             Some(opened) => opened,
             None => match self.next_header()? {
-                Some(Header::Opened(opened)) => opened,
-                Some(Header::TooLarge { kind, length }) => {
-                    self.skip = length;
-                    return Ok(Some(Framed::TooLarge { kind, length }));
-                }
+                Some(opened) => opened,
                 None => return Ok(None),
             },
         };
-        if self.bytes.len() < opened.length {
+        if self.bytes.len() < opened.needed() {
             self.opened = Some(opened);
             return Ok(None);
         }
-        let body = self.take(opened.length);
+        let body = self.take(opened.needed());
+        if opened.length > MAX_FRAME {
+            self.skip = opened.length - body.len() as u64;
+            return Ok(Some(Framed::TooLarge(TooLarge {
+                kind: opened.kind,
+                length: opened.length,
+                head: body,
+            })));
+        }
+        self.pass(&body);
         Ok(Some(Framed::Frame(Frame {
             kind: opened.kind,
             header: opened.header,
@@ -161,11 +195,12 @@ impl Framer {
         })))
     }
 
-    fn next_header(&mut self) -> Result<Option<Header>, FrameError> {
+    fn next_header(&mut self) -> Result<Option<Opened>, FrameError> {
         // Nothing separates frames; stray newlines between them are tolerated.
         if self.searched == 0 {
             let newlines = self.bytes.iter().take_while(|byte| **byte == b'\n').count();
-            self.take(newlines);
+            let newlines = self.take(newlines);
+            self.pass(&newlines);
         }
         let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
         let found = memmem::find(unsearched, b"\n\n");
@@ -180,29 +215,42 @@ impl Framer {
         };
         self.searched = 0;
         let offset = self.passed;
-        let block = self.take(end);
+        let header = self.take(end);
         self.take(1);
-        let Some(content_type) = header(&block, "Content-Type") else {
-            return Err(FrameError::NoContentType(excerpt(&block)));
+        let header = self.without_cut_frame(header);
+        let Some(content_type) = values(&header, "Content-Type").next() else {
+            return Err(FrameError::NoContentType(excerpt(&header)));
         };
         let kind = kind(content_type);
-        let length = match header(&block, "Content-Length") {
-            None => 0,
-            Some(text) => text
-                .trim()
-                .parse()
-                .map_err(|_| FrameError::BadLength(excerpt(text.as_bytes())))?,
-        };
-        if length > MAX_FRAME {
-            return Ok(Some(Header::TooLarge { kind, length }));
-        }
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        Ok(Some(Header::Opened(Opened {
+        let length = length(&header, kind)?;
+        Ok(Some(Opened {
             kind,
-            header: block,
+            header,
             offset,
             length,
-        })))
+        }))
+    }
+
+    /// A notice in the middle of a frame: what is before it belongs to the frame, of which no more comes.
+    fn without_cut_frame(&self, header: Bytes) -> Bytes {
+        if let Some(at) = memmem::find(&header, NOTICE) {
+            return header.slice(at..);
+        }
+        if values(&header, "Content-Type").next().is_some() {
+            return header;
+        }
+        let joined = [&*self.tail, &*header].concat();
+        match memmem::rfind(&joined, NOTICE) {
+            Some(at) => Bytes::from(joined).slice(at..),
+            None => header,
+        }
+    }
+
+    /// Keeps the end of what belonged to bodies.
+    fn pass(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(last(bytes, TAIL));
+        let over = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..over);
     }
 
     fn take(&mut self, bytes: usize) -> Bytes {
@@ -212,23 +260,40 @@ impl Framer {
 
     /// How the stream stands now that the connection has ended.
     pub fn ending(&self) -> Ending {
-        if self.opened.is_none() && self.skip == 0 && self.bytes.iter().all(|byte| *byte == b'\n') {
-            return Ending::Whole;
-        }
-        if let Some(at) = memmem::rfind(&self.bytes, NOTICE) {
-            let notice = self.bytes.get(at..).unwrap_or_default();
+        let joined = [&*self.tail, &*self.bytes].concat();
+        if let Some(at) = memmem::rfind(&joined, NOTICE) {
+            let notice = joined.get(at..).unwrap_or_default();
             let text = memmem::find(notice, b"\n\n")
                 .and_then(|end| notice.get(end + 2..))
                 .unwrap_or_default();
             return Ending::Notice(String::from_utf8_lossy(text).trim_end().to_owned());
         }
+        if self.opened.is_none() && self.skip == 0 && self.bytes.iter().all(|byte| *byte == b'\n') {
+            return Ending::Whole;
+        }
         Ending::Cut
     }
 }
 
-enum Header {
-    Opened(Opened),
-    TooLarge { kind: Kind, length: u64 },
+/// How long the body is. Where FreeSWITCH always says it, a block that does not is the rest of some other frame.
+fn length(header: &[u8], kind: Kind) -> Result<u64, FrameError> {
+    let mut lengths = values(header, "Content-Length").map(str::trim_end);
+    let Some(text) = lengths.next() else {
+        return match kind {
+            Kind::AuthRequest | Kind::CommandReply | Kind::Other => Ok(0),
+            _ => Err(FrameError::NoLength(excerpt(header))),
+        };
+    };
+    let bad = || FrameError::BadLength(excerpt(text.as_bytes()));
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || lengths.any(|other| other != text) {
+        return Err(bad());
+    }
+    let length = text.parse().map_err(|_| bad())?;
+    if length > MAX_LENGTH {
+        return Err(bad());
+    }
+    Ok(length)
 }
 
 fn kind(content_type: &str) -> Kind {
@@ -244,11 +309,18 @@ fn kind(content_type: &str) -> Kind {
     }
 }
 
-fn header<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
-    block.split(|byte| *byte == b'\n').find_map(|line| {
+/// The values of a header, in order.
+fn values<'a, 'n>(block: &'a [u8], name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+    block.split(|byte| *byte == b'\n').filter_map(move |line| {
         let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
         std::str::from_utf8(rest).ok().map(str::trim_start)
     })
+}
+
+/// At most so many of the last bytes.
+fn last(bytes: &[u8], most: usize) -> &[u8] {
+    let from = bytes.len().saturating_sub(most);
+    bytes.get(from..).unwrap_or_default()
 }
 
 fn excerpt(bytes: &[u8]) -> String {
@@ -260,15 +332,15 @@ mod tests {
     use bytes::BufMut;
     use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
 
-    use super::{Ending, FrameError, Framed, Framer, Kind, MAX_FRAME, MAX_HEADER};
+    use super::{Ending, FrameError, Framed, Framer, HEAD, Kind, MAX_FRAME, MAX_HEADER};
 
     fn frames(framer: &mut Framer) -> Result<Vec<(Kind, Vec<u8>)>, FrameError> {
         let mut found = Vec::new();
         while let Some(framed) = framer.next_frame()? {
             match framed {
                 Framed::Frame(frame) => found.push((frame.kind, frame.body.to_vec())),
-                Framed::TooLarge { kind, length } => {
-                    found.push((kind, length.to_string().into_bytes()));
+                Framed::TooLarge(large) => {
+                    found.push((large.kind, large.length.to_string().into_bytes()));
                 }
             }
         }
@@ -332,9 +404,19 @@ mod tests {
         framer.buffer().put_slice(
             format!("Content-Length: {length}\nContent-Type: text/event-plain\n\n").as_bytes(),
         );
-        let found = frames(&mut framer).unwrap();
-        assert_eq!(found, [(Kind::EventPlain, length.to_string().into_bytes())]);
-        let mut left = usize::try_from(length).unwrap();
+        let name = b"Event-Name: CUSTOM\n";
+        framer.buffer().put_slice(name);
+        assert!(
+            frames(&mut framer).unwrap().is_empty(),
+            "its beginning is awaited, which names it"
+        );
+        framer.buffer().put_bytes(b'x', HEAD);
+        let mut left = usize::try_from(length).unwrap() - name.len() - HEAD;
+        let Ok(Some(Framed::TooLarge(large))) = framer.next_frame() else {
+            panic!("no large frame");
+        };
+        assert_eq!((large.kind, large.length), (Kind::EventPlain, length));
+        assert!(large.head.starts_with(b"Event-Name: CUSTOM\n"));
         while left > 0 {
             let part = left.min(1 << 20);
             framer.buffer().put_bytes(b'x', part);
@@ -365,17 +447,54 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_inside_a_cut_frame_is_read_as_the_ending() {
-        let mut framer = Framer::default();
-        framer.buffer().put_slice(
-            b"Content-Length: 900\nContent-Type: text/event-plain\n\nEvent-Name: CUSTOM\nEContent-Type: \
-              text/disconnect-notice\nContent-Length: 39\n\nkilled listener because of lost events\n",
+    fn a_length_that_lies_is_an_error() {
+        let of = |lines: &str| at_once(format!("{lines}\n\n{{}}").as_bytes());
+        let event = "Content-Type: text/event-json";
+        for text in [
+            "",
+            "x",
+            "+2",
+            "2 2",
+            "0x2",
+            "18446744073709551616",
+            "1073741825",
+        ] {
+            let error = of(&format!("Content-Length: {text}\n{event}")).unwrap_err();
+            assert_eq!(error, FrameError::BadLength(text.to_owned()));
+        }
+        let two = of(&format!("Content-Length: 2\n{event}\nContent-Length: 3")).unwrap_err();
+        assert_eq!(two, FrameError::BadLength("2".to_owned()));
+        let none = of(event).unwrap_err();
+        assert!(
+            matches!(none, FrameError::NoLength(_)),
+            "an event without one is the rest of another: {none}"
         );
-        assert!(frames(&mut framer).unwrap().is_empty());
-        assert_eq!(
-            framer.ending(),
-            Ending::Notice("killed listener because of lost events".to_owned())
-        );
+        let twice = of(&format!("Content-Length: 2\n{event}\nContent-Length: 2")).unwrap();
+        assert_eq!(twice, [(Kind::EventJson, b"{}".to_vec())]);
+    }
+
+    #[test]
+    fn a_notice_at_any_place_of_a_frame_is_read_as_the_ending() {
+        const TEXT: &str = "killed listener because of lost events";
+        let body = "x".repeat(300);
+        let frame = format!("Content-Length: 300\nContent-Type: text/event-json\n\n{body}");
+        let notice =
+            format!("Content-Type: text/disconnect-notice\nContent-Length: 39\n\n{TEXT}\n");
+        for cut in 0..=frame.len() {
+            let mut framer = Framer::default();
+            framer.buffer().put_slice(&frame.as_bytes()[..cut]);
+            framer.buffer().put_slice(notice.as_bytes());
+            let found = frames(&mut framer).unwrap();
+            let by_frame = found.iter().any(|(kind, body)| {
+                (*kind, &**body) == (Kind::DisconnectNotice, format!("{TEXT}\n").as_bytes())
+            });
+            let by_ending = framer.ending() == Ending::Notice(TEXT.to_owned());
+            assert!(
+                by_frame || by_ending,
+                "at byte {cut}: {found:?} {:?}",
+                framer.ending()
+            );
+        }
     }
 
     #[test]

@@ -48,6 +48,13 @@ impl Intake {
             };
             pulse.doubted |= matches!(error, EslError::Silent(_));
             delay = backoff.next(random());
+            self.link.ended(error.cause());
+            if error.cause() == "killed" {
+                tracing::error!(
+                    link = "esl",
+                    "FreeSWITCH gave this listener up: more than 500 events in a row, and those in its queue, are lost"
+                );
+            }
             self.link.waiting(&error.to_string(), delay);
         }
     }

@@ -9,7 +9,7 @@ mod intake;
 mod session;
 mod subscription;
 
-pub use frame::{Ending, Frame, FrameError, Framed, Framer, Kind, MAX_FRAME};
+pub use frame::{Ending, Frame, FrameError, Framed, Framer, Kind, MAX_FRAME, TooLarge};
 pub use intake::Intake;
 pub use session::{EslError, EventFrame, Received};
 pub use subscription::Subscription;

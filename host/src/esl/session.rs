@@ -4,6 +4,7 @@
 //! come before the reply to a command, so frames are told apart by `Content-Type` and replies are matched in order.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,9 +14,10 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::frame::{Ending, Frame, FrameError, Framed, Framer, Kind};
+use super::frame::{Ending, Frame, FrameError, Framed, Framer, Kind, MAX_FRAME, TooLarge};
 use super::subscription::{Subscribed, Subscription};
 use crate::clock;
 use crate::config;
@@ -29,6 +31,14 @@ const LEAST: usize = 16 << 10;
 
 /// FreeSWITCH's `event-heartbeat-interval` unless its heartbeats show another one.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// The loop turns at least so often, and so notices when it was kept from running.
+const TURN: Duration = Duration::from_secs(1);
+/// A turn that comes later than this after it was due was kept from running: FreeSWITCH's queue is filled meanwhile.
+const STALL: Duration = Duration::from_secs(1);
+
+/// FreeSWITCH's words to a listener whose queue was full for more than 500 events in a row.
+const KILLED: &str = "killed listener because of lost events";
 
 /// How long after a notice the connection may stay open.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -112,6 +122,29 @@ pub enum EslError {
     /// Nothing came for two and a half heartbeats.
     #[error("silent for {} ms", .0.as_millis())]
     Silent(Duration),
+    /// Bytes came for two and a half heartbeats, and no frame was whole: a `Content-Length` that lies, or a link that is too slow.
+    #[error("no whole frame for {} ms", .0.as_millis())]
+    Stuck(Duration),
+}
+
+impl EslError {
+    /// One word, for the metric.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            EslError::Connect(_) => "connect",
+            EslError::Broken(_) => "broken",
+            EslError::Late { .. } => "late",
+            EslError::Acl => "acl",
+            EslError::Password => "password",
+            EslError::Refused { .. } => "refused",
+            EslError::Frame(_) => "garbage",
+            EslError::Notice(text) if text == KILLED => "killed",
+            EslError::Notice(_) => "notice",
+            EslError::Closed(_) => "closed",
+            EslError::Silent(_) => "silent",
+            EslError::Stuck(_) => "stuck",
+        }
+    }
 }
 
 /// What outlives a connection.
@@ -192,7 +225,10 @@ pub(super) struct Session<'a> {
     /// Commands whose reply is awaited, and since when. The login's own text is never kept.
     awaited: VecDeque<(String, Instant)>,
     subscribed: Option<Subscribed>,
+    /// When bytes came last.
     heard: Instant,
+    /// When a frame was whole last.
+    framed: Instant,
     /// FreeSWITCH has said goodbye, and when.
     notice: Option<(String, Instant)>,
 }
@@ -229,6 +265,7 @@ impl<'a> Session<'a> {
             awaited,
             subscribed: None,
             heard: now,
+            framed: now,
             notice: None,
         })
     }
@@ -240,8 +277,15 @@ impl<'a> Session<'a> {
         pulse: &mut Pulse,
         deliver: &mut (impl FnMut(Received) + Send),
     ) -> EslError {
+        let mut turned = Instant::now();
         loop {
-            let deadline = self.deadline(pulse);
+            let now = Instant::now();
+            let late = now.duration_since(turned).saturating_sub(TURN);
+            turned = now;
+            if late > STALL {
+                self.link.stalled(late);
+            }
+            let deadline = self.deadline(pulse).min(now + TURN);
             let (mut reader, mut writer) = self.stream.split();
             let buffer = self.framer.buffer();
             if buffer.capacity() - buffer.len() < LEAST {
@@ -266,7 +310,14 @@ impl<'a> Session<'a> {
                     self.resubscribe(&wanted.borrow_and_update().clone());
                     Ok(())
                 }
-                Wake::Deadline => self.overdue(pulse),
+                Wake::Deadline => match self.overdue(pulse) {
+                    // The process stood still: the time is up, and what shows that nothing was wrong waits to be read.
+                    Err(_) if self.has_unread() => {
+                        yield_now().await;
+                        Ok(())
+                    }
+                    done => done,
+                },
             };
             if let Err(error) = done {
                 return error;
@@ -278,7 +329,7 @@ impl<'a> Session<'a> {
         if let Some((_, since)) = self.notice {
             return since + CLOSE;
         }
-        let silence = self.heard + pulse.limit();
+        let silence = self.framed + pulse.limit();
         self.awaited.front().map_or(silence, |(_, since)| {
             silence.min(*since + self.settings.timeout)
         })
@@ -306,10 +357,20 @@ impl<'a> Session<'a> {
                 after: self.settings.timeout,
             });
         }
-        if now >= self.heard + pulse.limit() {
-            return Err(EslError::Silent(pulse.limit()));
+        let limit = pulse.limit();
+        if now < self.framed + limit {
+            return Ok(());
         }
-        Ok(())
+        Err(match now < self.heard + limit {
+            true => EslError::Stuck(limit),
+            false => EslError::Silent(limit),
+        })
+    }
+
+    /// Whether bytes, or the end, can be read now. Asked of the kernel, as the runtime may not have heard of it yet.
+    fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(&self.stream).peek(&mut byte).is_ok()
     }
 
     fn ended(&self) -> EslError {
@@ -354,16 +415,11 @@ impl<'a> Session<'a> {
         received: &mut Received,
     ) -> Result<(), EslError> {
         while let Some(framed) = self.framer.next_frame()? {
+            self.framed = self.heard;
             let frame = match framed {
                 Framed::Frame(frame) => frame,
-                Framed::TooLarge { kind, length } => {
-                    received.too_large +=
-                        u64::from(matches!(kind, Kind::EventJson | Kind::EventPlain));
-                    tracing::warn!(
-                        link = "esl",
-                        bytes = length,
-                        "frame over the limit passed over"
-                    );
+                Framed::TooLarge(frame) => {
+                    received.too_large += u64::from(pass_over(&frame));
                     continue;
                 }
             };
@@ -458,6 +514,43 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Says which event is lost, if it is one: FreeSWITCH does not repeat it.
+fn pass_over(frame: &TooLarge) -> bool {
+    let TooLarge { kind, length, head } = frame;
+    let format = match kind {
+        Kind::EventJson => Format::Json,
+        Kind::EventPlain => Format::Plain,
+        _ => {
+            tracing::warn!(link = "esl", ?kind, bytes = length, "frame too large");
+            return false;
+        }
+    };
+    let value = |name| glance(head, format, name);
+    tracing::error!(
+        link = "esl",
+        event = value("Event-Name"),
+        subclass = value("Event-Subclass"),
+        call = value("Unique-ID"),
+        sequence = value("Event-Sequence"),
+        bytes = length,
+        limit = MAX_FRAME,
+        "event too large: it is lost"
+    );
+    true
+}
+
+/// The value of a header near the beginning of an event that is not whole, as it is encoded.
+fn glance(head: &[u8], format: Format, name: &str) -> Option<String> {
+    let (start, end) = match format {
+        Format::Json => (format!("\"{name}\":\""), b'"'),
+        Format::Plain => (format!("{name}: "), b'\n'),
+    };
+    let at = memmem::find(head, start.as_bytes())?;
+    let value = head.get(at + start.len()..)?.split(|byte| *byte == end);
+    let value = value.take(1).next()?;
+    Some(String::from_utf8_lossy(value.get(..200).unwrap_or(value)).into_owned())
+}
+
 /// Notices a peer that is gone without a word, in both directions.
 fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
@@ -473,7 +566,28 @@ fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::Pulse;
+    use super::{Format, Pulse, glance};
+
+    #[test]
+    fn the_beginning_of_an_event_names_it() {
+        let json =
+            b"{\"Event-Name\":\"CUSTOM\",\"Event-Subclass\":\"a::b\",\"Event-Sequence\":\"12";
+        let plain = b"Event-Name: CUSTOM\nEvent-Subclass: a%3A%3Ab\nEvent-Sequence: 12";
+        for (head, format, subclass) in [
+            (&json[..], Format::Json, "a::b"),
+            (plain, Format::Plain, "a%3A%3Ab"),
+        ] {
+            let value = |name| glance(head, format, name);
+            assert_eq!(value("Event-Name").as_deref(), Some("CUSTOM"));
+            assert_eq!(value("Event-Subclass").as_deref(), Some(subclass));
+            assert_eq!(
+                value("Event-Sequence").as_deref(),
+                Some("12"),
+                "as far as it came"
+            );
+            assert_eq!(value("Unique-ID"), None);
+        }
+    }
 
     #[test]
     fn the_heartbeat_interval_is_learnt_from_the_dates() {

@@ -34,6 +34,8 @@ pub(super) struct Connection {
     progress: Notify,
     /// Ends the task at once, wherever it waits.
     cut: Notify,
+    /// The client is given up, also in the middle of a frame that it does not read.
+    given_up: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,8 @@ pub(super) enum Offer {
     Unwanted,
     Queued,
     Dropped,
+    /// Dropped, and one too many.
+    GivenUp,
 }
 
 /// What a client's task writes next.
@@ -109,6 +113,8 @@ impl Connection {
             inner.queue.clear();
             inner.farewell = Some(KILLED);
             self.ready.notify_one();
+            self.given_up.notify_one();
+            return Offer::GivenUp;
         }
         Offer::Dropped
     }
@@ -171,6 +177,12 @@ impl Connection {
     /// Returns when the connection is to be closed without a word.
     pub(super) async fn was_cut(&self) {
         self.cut.notified().await;
+    }
+
+    /// Returns when the client is given up: the text of the notice, which goes out wherever the stream stands.
+    pub(super) async fn was_given_up(&self) -> &'static str {
+        self.given_up.notified().await;
+        KILLED
     }
 
     /// Waits for something to write. Takes it out of the queue only when it returns, so that a cancelled call loses nothing.

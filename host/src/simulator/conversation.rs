@@ -74,7 +74,16 @@ async fn converse(
             }
             outgoing = connection.next(), if inbox.is_empty() => match outgoing {
                 Outgoing::Frames(frames) => {
-                    write(&mut writer, &frames).await?;
+                    let given_up = tokio::select! {
+                        written = write(&mut writer, &frames) => {
+                            written?;
+                            None
+                        }
+                        text = connection.was_given_up() => Some(text),
+                    };
+                    if let Some(text) = given_up {
+                        return part(writer, text).await;
+                    }
                     connection.written(switch);
                 }
                 Outgoing::Farewell(text) => return part(writer, text).await,

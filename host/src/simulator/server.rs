@@ -43,6 +43,11 @@ pub struct Settings {
     pub seed: u64,
     /// How many events may wait for a connection; what is over is dropped.
     pub max_queue: usize,
+    /// From how many numbers a call's event takes one by chance: more make more events come before those of lower numbers. 1: none does but
+    /// those that are numbered ahead.
+    pub disorder: usize,
+    /// One in so many events of calls is preceded by a number that never appears.
+    pub gap_every: u64,
     /// Reject every connection as an access list does.
     pub acl_reject: bool,
 }
@@ -58,6 +63,8 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(20),
             seed: 1,
             max_queue: 100_000,
+            disorder: 1,
+            gap_every: 33,
             acl_reject: false,
         }
     }
@@ -72,6 +79,8 @@ pub struct Sent {
     pub queued: u64,
     /// Events that were lost at a full queue.
     pub dropped: u64,
+    /// Listeners that were given up because too many in a row were.
+    pub given_up: u64,
 }
 
 /// A running simulated switch.

@@ -29,8 +29,6 @@ pub(super) const IPV6: &str = "fd00::2";
 const FIRST_SEQUENCE: u64 = 393;
 /// How many commands are remembered for tests.
 const MAX_COMMANDS: usize = 10_000;
-/// One in so many scripted events is preceded by a number that never appears, as with a real switch.
-const GAP_EVERY: u64 = 33;
 
 /// The switch, shared by its tasks.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ struct State {
     core_uuid: String,
     started: Stamp,
     sequence: u64,
+    /// Numbers that were given out and have no event yet.
+    numbers: Vec<u64>,
     stamp: Stamp,
     /// Decides about calls only, so that other traffic does not change which calls a seed makes.
     choices: Random,
@@ -93,6 +93,7 @@ impl Switch {
             core_uuid: text(&uuids.uuid()),
             started: stamp.clone(),
             sequence: FIRST_SEQUENCE,
+            numbers: Vec::new(),
             stamp,
             choices: Random::new(settings.seed),
             uuids,
@@ -196,6 +197,7 @@ impl Switch {
         let State {
             core_uuid,
             sequence,
+            numbers,
             stamp,
             choices,
             session,
@@ -216,14 +218,24 @@ impl Switch {
             (index < open.len()).then(|| open.swap_remove(index))
         };
         let Some(mut call) = call else { return };
+        let mut number = *sequence;
         if !call.next_is_late() {
-            *sequence += if choices.below(GAP_EVERY) == 0 { 2 } else { 1 };
+            while numbers.len() < self.settings.disorder.max(1) {
+                let is_gap = choices.below(self.settings.gap_every.max(1)) == 0;
+                *sequence += if is_gap { 2 } else { 1 };
+                numbers.push(*sequence);
+            }
+            let choice = match numbers.len() {
+                0 | 1 => 0,
+                many => choices.index(many),
+            };
+            number = numbers.swap_remove(choice);
         }
         let now = Now {
             core_uuid,
             switchname: &self.settings.switchname,
             stamp,
-            sequence: *sequence,
+            sequence: number,
         };
         if let Some(event) = call.advance(now) {
             let source = Source::Scripted(event);
@@ -263,6 +275,10 @@ impl Switch {
                 Offer::Unwanted => {}
                 Offer::Queued => sent.queued += 1,
                 Offer::Dropped => sent.dropped += 1,
+                Offer::GivenUp => {
+                    sent.dropped += 1;
+                    sent.given_up += 1;
+                }
             }
         }
     }
@@ -296,6 +312,7 @@ impl Switch {
         state.core_uuid = text(&state.uuids.uuid());
         state.started = Stamp::now();
         state.sequence = FIRST_SEQUENCE;
+        state.numbers.clear();
         state.session = 0;
         state.open.clear();
         state.channels = Channels::default();

@@ -31,16 +31,25 @@ pub(crate) fn foreign(redis: &Redis, stream: &str) -> Vec<String> {
         .collect()
 }
 
-/// The events of all dead letters: those of the stream, then those of the local file.
-pub(crate) fn letters(redis: &Redis, stream: &str, left: &Setup) -> Vec<Key> {
+/// The events of all dead letters, those of the stream and then those of the local file; and how many letters are no events.
+pub(crate) fn letters(redis: &Redis, stream: &str, left: &Setup) -> (Vec<Key>, usize) {
+    // What is no event may be no text either.
+    type Letters = Vec<(String, Vec<(String, Vec<u8>)>)>;
+    let letters: Letters = redis.ask(&["XRANGE", stream, "-", "+"]);
+    let in_redis = letters.iter().map(|(_, letter)| {
+        let (_, event) = letter.iter().find(|(name, _)| name == "event")?;
+        Some(key_in(std::str::from_utf8(event).unwrap()))
+    });
     let file = left.journal().join("dead-letters.jsonl");
     // There is none before the first letter that Redis does not take.
     let lines = std::fs::read_to_string(file).unwrap_or_default();
     let local = lines.lines().map(|line| {
         let letter: Value = serde_json::from_str(line).unwrap();
-        key_in(letter["event"].as_str().unwrap())
+        letter["event"].as_str().map(key_in)
     });
-    of_stream(redis, stream).into_iter().chain(local).collect()
+    let all: Vec<Option<Key>> = in_redis.chain(local).collect();
+    let malformed = all.iter().filter(|key| key.is_none()).count();
+    (all.into_iter().flatten().collect(), malformed)
 }
 
 fn is_foreign(fields: &Fields) -> bool {

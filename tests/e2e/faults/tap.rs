@@ -32,6 +32,7 @@ pub(crate) struct Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) key: Key,
+    pub(crate) name: Arc<str>,
     pub(crate) stream: &'static str,
 }
 
@@ -43,19 +44,31 @@ pub(crate) struct Tap {
 impl Tap {
     /// Listens from now on, until FreeSWITCH ends.
     pub(crate) fn new(switch: SocketAddr) -> Tap {
-        let sent = Arc::<Mutex<Vec<Sent>>>::default();
+        let tap = Tap {
+            sent: Arc::default(),
+        };
+        tap.listen(switch);
+        tap
+    }
+
+    /// Listens again, to a FreeSWITCH that was started again.
+    pub(crate) fn listen(&self, switch: SocketAddr) {
         let mut stream = TcpStream::connect(switch).unwrap();
         let filters = NAMES.map(|name| format!("filter Event-Name {name}\n\n"));
         let commands = format!("auth ClueCon\n\n{}event json ALL\n\n", filters.concat());
         stream.write_all(commands.as_bytes()).unwrap();
-        let into = Arc::clone(&sent);
+        let into = Arc::clone(&self.sent);
         std::thread::spawn(move || listen(stream, &into));
-        Tap { sent }
     }
 
     /// What was sent so far that belongs into a stream.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.sent.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last(&self) -> Option<Key> {
+        let sent = self.sent.lock().unwrap();
+        sent.last().map(|last| last.key.clone())
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -64,9 +77,13 @@ impl Tap {
 }
 
 fn listen(mut stream: TcpStream, sent: &Mutex<Vec<Sent>>) {
-    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    let (mut bytes, mut chunk) = (Vec::new(), vec![0; 1 << 18]);
+    let mut enough = 0;
     while let Ok(read @ 1..) = stream.read(&mut chunk) {
         bytes.extend_from_slice(&chunk[..read]);
+        if bytes.len() < enough {
+            continue;
+        }
         let (frames, rest) = reading::frames(&bytes);
         let events = frames.iter().filter_map(reading::Frame::event);
         let known: Vec<Sent> = events
@@ -74,13 +91,23 @@ fn listen(mut stream: TcpStream, sent: &Mutex<Vec<Sent>>) {
                 let stream = stream_of(&event)?;
                 Some(Sent {
                     key: key(&event),
+                    name: event["Event-Name"].as_str().unwrap().into(),
                     stream,
                 })
             })
             .collect();
         sent.lock().unwrap().extend(known);
+        enough = whole(rest);
         bytes = rest.to_vec();
     }
+}
+
+/// How many bytes the first frame needs, as far as that is known: the largest are not looked at again for every piece.
+fn whole(rest: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(&rest[..rest.len().min(200)]);
+    let length = head.strip_prefix("Content-Length: ");
+    let length = length.and_then(|rest| rest.split_once('\n')?.0.parse().ok());
+    length.unwrap_or(0)
 }
 
 /// The key of an event; it must have one.

@@ -35,24 +35,36 @@ const JOURNAL: u64 = 256 << 20;
 /// How a trial is set up.
 pub(crate) struct Plan {
     dice: Dice,
+    switch: Settings,
     rate: f64,
     redis: Vec<String>,
     redis_user: String,
     setup: Vec<Box<dyn FnOnce(Setup) -> Setup>>,
     journal: u64,
+    memory_kib: u64,
+    dropped: Option<&'static str>,
     interposed: bool,
     undo: bool,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Plan {
+        let mut dice = Dice::new(seed);
+        let switch = Settings {
+            seed: dice.next(),
+            heartbeat: Duration::from_secs(1),
+            ..Settings::default()
+        };
         Plan {
-            dice: Dice::new(seed),
+            dice,
+            switch,
             rate: RATE,
             redis: Vec::new(),
             redis_user: String::new(),
             setup: Vec::new(),
             journal: JOURNAL,
+            memory_kib: MEMORY_KIB,
+            dropped: None,
             interposed: false,
             undo: false,
         }
@@ -61,6 +73,12 @@ impl Plan {
     /// Events a second.
     pub(crate) fn rate(mut self, rate: f64) -> Plan {
         self.rate = rate;
+        self
+    }
+
+    /// Settings of the simulated FreeSWITCH.
+    pub(crate) fn switch(mut self, change: impl FnOnce(&mut Settings)) -> Plan {
+        change(&mut self.switch);
         self
     }
 
@@ -88,6 +106,18 @@ impl Plan {
         self
     }
 
+    /// What the host may need beyond what it had at its start.
+    pub(crate) fn memory(mut self, kib: u64) -> Plan {
+        self.memory_kib = kib;
+        self
+    }
+
+    /// Events of this name are dropped by a filter, every one.
+    pub(crate) fn dropped(mut self, name: &'static str) -> Plan {
+        self.dropped = Some(name);
+        self
+    }
+
     /// With the library for faults between the host and the kernel.
     pub(crate) fn interposed(mut self) -> Plan {
         self.interposed = true;
@@ -101,13 +131,8 @@ impl Plan {
     }
 
     /// Starts everything, and waits until the first events of the calls are in Redis.
-    pub(crate) async fn start(mut self) -> Trial {
-        let settings = Settings {
-            seed: self.dice.next(),
-            heartbeat: Duration::from_secs(1),
-            ..Settings::default()
-        };
-        let switch = Arc::new(Simulator::start(settings).await.unwrap());
+    pub(crate) async fn start(self) -> Trial {
+        let switch = Arc::new(Simulator::start(self.switch).await.unwrap());
         let args: Vec<&str> = self.redis.iter().map(String::as_str).collect();
         let redis_interposer = Interposer::new();
         let preload = match self.interposed {
@@ -141,15 +166,7 @@ impl Plan {
             switch.wait_for_subscribers(2, DEADLINE).await,
             "the host and the tap listen"
         );
-        let calling = Arc::clone(&switch);
-        let load = Load {
-            rate: self.rate,
-            events: None,
-            calls_at_once: CALLS,
-        };
-        let load = tokio::spawn(async move {
-            calling.place_calls(load).await;
-        });
+        let load = calls(&switch, self.rate);
         let trial = Trial {
             dice: self.dice,
             switch,
@@ -164,6 +181,9 @@ impl Plan {
             disturbed,
             peak: Peak::default(),
             journal: self.journal,
+            memory_kib: self.memory_kib,
+            dropped: self.dropped,
+            rate: self.rate,
             load,
         };
         trial.host().wait_ready();
@@ -209,7 +229,23 @@ pub(crate) struct Trial {
     disturbed: Arc<AtomicBool>,
     peak: Peak,
     journal: u64,
+    memory_kib: u64,
+    dropped: Option<&'static str>,
+    rate: f64,
     load: JoinHandle<()>,
+}
+
+/// Places calls until the task is aborted.
+fn calls(switch: &Arc<Simulator>, rate: f64) -> JoinHandle<()> {
+    let switch = Arc::clone(switch);
+    let load = Load {
+        rate,
+        events: None,
+        calls_at_once: CALLS,
+    };
+    tokio::spawn(async move {
+        switch.place_calls(load).await;
+    })
 }
 
 enum Life {
@@ -227,6 +263,12 @@ pub(crate) enum Missing {
     Nothing,
     /// What was sent while it did not listen, in at most so many pieces; everything in the journal is there.
     Unheard(usize),
+    /// What was sent while it did not listen, in at most so many pieces, of which each may have left a dead letter that is no event.
+    Garbled(usize),
+    /// What was sent while it did not listen, or was swallowed by what said that it was large: so many counted as lost.
+    Swallowed { pieces: usize, too_large: usize },
+    /// So many events that were too large; each was counted as lost.
+    TooLarge(usize),
     /// What was sent while it did not listen, and what a power cut took from the journal before it was in Redis.
     Cut(usize),
 }
@@ -252,6 +294,37 @@ impl Trial {
     /// How many events have been sent so far that belong into a stream.
     pub(crate) fn sent(&self) -> usize {
         self.tap.count()
+    }
+
+    /// No calls from now on. Waits until all that was sent is known.
+    #[track_caller]
+    pub(crate) fn hold_calls(&self) {
+        self.load.abort();
+        wait_for("the calls stop", || self.load.is_finished().then_some(()));
+        let mark = Event::new("CUSTOM").header("Event-Subclass", "trial::mark");
+        self.wait_known(self.switch.fire(mark));
+    }
+
+    /// Waits until the tap has this event, which was fired last and belongs into a stream.
+    #[track_caller]
+    pub(crate) fn wait_known(&self, sequence: u64) {
+        let core = self.switch.core_uuid().into();
+        let key = Some(Key { core, sequence });
+        wait_for("all is known that was sent", || {
+            (self.tap.last() == key).then_some(())
+        });
+    }
+
+    /// Calls go on.
+    pub(crate) fn go_on(&mut self) {
+        self.load = calls(&self.switch, self.rate);
+    }
+
+    /// The tap listens again, to a FreeSWITCH that was started again.
+    pub(crate) async fn tap_again(&self) {
+        self.tap.listen(self.switch.addr());
+        let listens = self.switch.wait_for_subscribers(1, DEADLINE);
+        assert!(listens.await, "the tap listens again");
     }
 
     /// Waits until so many events more have been sent that belong into a stream.
@@ -379,23 +452,30 @@ impl Trial {
         };
         self.saw(watch.end());
         let log = host.log();
-        let setup = host.stop();
+        let setup = match status["counts"]["lost"] == 0 {
+            true => host.stop(),
+            false => host.stop_after_losses(),
+        };
         self.operator.check(&self.redis);
+        let mut sent = self.tap.sent();
+        sent.retain(|one| Some(&*one.name) != self.dropped);
         let of_stream = |stream| (stream, entries::of_stream(&self.redis, stream));
-        let letters = entries::letters(&self.redis, DEAD, &setup);
+        let (letters, malformed) = entries::letters(&self.redis, DEAD, &setup);
         let verdict = Verdict {
-            sent: self.tap.sent(),
+            sent,
             found: [of_stream(EVENTS), of_stream(JOBS), (DEAD, letters)].into(),
             removed: self.operator.removed(),
+            malformed,
             journaled: journaled(&setup),
             status,
             log,
             peak: self.peak,
+            redis: self.redis,
         };
         verdict.check(missing);
         let peak = verdict.peak;
         assert!(
-            peak.memory_kib < MEMORY_KIB,
+            peak.memory_kib < self.memory_kib,
             "memory stays bounded: {peak:?}"
         );
         assert!(
@@ -442,18 +522,35 @@ pub(crate) struct Verdict {
     pub(crate) found: BTreeMap<&'static str, Vec<Key>>,
     /// What an operator took out of them.
     removed: BTreeSet<Key>,
+    /// Dead letters that are no events.
+    pub(crate) malformed: usize,
     /// What the journal still has, in its order.
     pub(crate) journaled: Vec<Key>,
     /// The last `/status`, and log, of the last host.
     pub(crate) status: Value,
     pub(crate) log: String,
     pub(crate) peak: Peak,
+    pub(crate) redis: Redis,
 }
 
 impl Verdict {
     #[track_caller]
     fn check(&self, missing: Missing) {
-        assert_eq!(self.status["counts"]["lost"], 0, "{:#}", self.status);
+        let (too_large, malformed, pieces) = match missing {
+            Missing::Nothing => (0, 0, 0),
+            Missing::Unheard(pieces) | Missing::Cut(pieces) => (0, 0, pieces),
+            Missing::Garbled(pieces) => (0, pieces, pieces),
+            Missing::Swallowed { pieces, too_large } => (too_large, pieces, pieces),
+            Missing::TooLarge(events) => (events, 0, events),
+        };
+        let counts = &self.status["counts"];
+        assert_eq!(counts["lost"], too_large, "{:#}", self.status);
+        assert!(
+            self.malformed <= malformed,
+            "{} dead letters are no events",
+            self.malformed
+        );
+        let mut lost = 0;
         let journaled: BTreeSet<&Key> = self.journaled.iter().collect();
         let dead: BTreeSet<&Key> = self.found[DEAD].iter().collect();
         assert_eq!(
@@ -480,18 +577,15 @@ impl Verdict {
             let there: BTreeSet<&Key> = found.into_iter().chain(out).collect();
             let gone: Vec<bool> = sent.iter().map(|key| !there.contains(key)).collect();
             let gaps = gaps(&gone);
-            let allowed = match missing {
-                Missing::Nothing => 0,
-                Missing::Unheard(pieces) | Missing::Cut(pieces) => pieces,
-            };
             let count = gone.iter().filter(|gone| **gone).count();
             assert!(
-                gaps <= allowed,
+                gaps <= pieces,
                 "{stream}: {count} of {} are missing in {gaps} pieces, the first at {:?}\n{:#}",
                 sent.len(),
                 gone.iter().position(|gone| *gone),
                 self.status,
             );
+            lost += count;
             let mut kept = sent
                 .iter()
                 .zip(&gone)
@@ -500,6 +594,10 @@ impl Verdict {
                 kept.next().is_none(),
                 "{stream}: in the journal, and not in Redis"
             );
+        }
+        if let Missing::TooLarge(events) = missing {
+            assert_eq!(lost, events, "what is missing is what was too large");
+            assert_eq!(counts["lost_by"]["too_large"], events, "{:#}", self.status);
         }
     }
 }

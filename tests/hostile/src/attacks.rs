@@ -17,6 +17,13 @@ pub(crate) fn spin() -> ! {
     }
 }
 
+/// The deadline is far; the pipeline waits.
+pub(crate) fn work(rounds: u64) {
+    for round in 0..rounds {
+        black_box(round);
+    }
+}
+
 /// A trap, with a message to standard error before it.
 #[expect(clippy::panic, reason = "the attack")]
 pub(crate) fn trap() -> ! {

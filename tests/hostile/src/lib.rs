@@ -7,6 +7,7 @@
 //! event = "CHANNEL_ANSWER"   # optional: only on this event
 //! tick_ms = 50               # for "tick"
 //! version = "v2"             # for "version"
+//! work = 100_000             # for "slow"
 //! wants = ["CODEC"]          # optional: the manifest's events; else every event
 //! ```
 
@@ -29,6 +30,8 @@ pub struct Settings {
     tick_ms: u64,
     #[serde(default)]
     version: String,
+    #[serde(default)]
+    work: u64,
     #[serde(default)]
     wants: Vec<String>,
 }
@@ -70,6 +73,8 @@ enum Attack {
     Refuse,
     /// Looks for a way out, and writes what it found to `X-Escapes` and the log.
     Env,
+    /// Behaves, and takes its time: goes `work` times round a loop.
+    Slow,
     /// Behaves: writes the number of events so far to `X-Count`, and saves it.
     Counter,
     /// Behaves: writes the setting `version` to `X-Version`.
@@ -144,6 +149,7 @@ impl Filter for Hostile {
             Attack::HoardResources => attacks::hoard_resources(),
             Attack::HugeRandom => attacks::ask_for_huge_random(),
             Attack::Env => attacks::look_for_a_way_out(event),
+            Attack::Slow => attacks::work(self.settings.work),
             Attack::Counter => event.set("X-Count", self.seen.to_string()),
             Attack::Version => event.set("X-Version", self.settings.version.as_str()),
             Attack::Derive => {

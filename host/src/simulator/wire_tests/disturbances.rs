@@ -30,7 +30,7 @@ async fn heartbeats_come_and_can_be_filtered_away() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_then_gives_the_listener_up() {
+async fn a_full_queue_drops_and_then_gives_the_listener_up_in_the_middle_of_a_frame() {
     let simulator = start(Settings {
         max_queue: 10,
         ..Settings::default()
@@ -44,11 +44,50 @@ async fn a_full_queue_drops_and_then_gives_the_listener_up() {
                 .header("Event-Subclass", "test::x")
                 .body(&big),
         );
+        // The connection's task gets its turn, and writes until the client would have to read.
+        tokio::task::yield_now().await;
     }
     let sent = simulator.sent();
-    assert!(sent.dropped > 500, "{sent:?}");
+    assert_eq!((sent.dropped, sent.given_up), (501, 1), "{sent:?}");
     let end = "Content-Type: text/disconnect-notice\nContent-Length: 39\n\nkilled listener because of lost events\n";
-    assert!(client.rest().await.ends_with(end), "the notice comes last");
+    let rest = client.rest().await;
+    let before = rest.strip_suffix(end).expect("the notice comes last");
+    let whole = before.matches("test%3A%3Ax").count() * big.len();
+    assert!(
+        before.matches('x').count() < whole,
+        "in the middle of the frame that was not read"
+    );
+    simulator.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_come_out_of_order_and_with_gaps_as_told_and_each_once() {
+    let simulator = start(Settings {
+        heartbeat: Duration::ZERO,
+        disorder: 1_000,
+        gap_every: 3,
+        ..Settings::default()
+    })
+    .await;
+    let client = Client::subscribed(&simulator, "plain ALL").await;
+    let load = Load {
+        events: Some(2_000),
+        rate: 1e6,
+        calls_at_once: 100,
+    };
+    simulator.place_calls(load).await;
+    let (all, ()) = tokio::join!(client.rest(), simulator.shut_down_notice());
+    let numbers = all
+        .lines()
+        .filter_map(|line| line.strip_prefix("Event-Sequence: "));
+    let mut numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    let falls = numbers.windows(2).filter(|pair| pair[1] < pair[0]).count();
+    assert!(falls > 500, "{falls} of {} are behind", numbers.len());
+    numbers.sort_unstable();
+    let gaps = numbers.windows(2).filter(|pair| pair[1] > pair[0] + 1);
+    assert!(gaps.count() > 300, "with numbers that never appear");
+    numbers.dedup();
+    assert!(numbers.len() >= 1_900, "each once: {}", numbers.len());
     simulator.stop().await;
 }
 
