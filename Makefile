@@ -2,9 +2,9 @@
 
 CARGO ?= cargo
 FILTERS := redact route project
-WASM := target/wasm32-wasip2/filter
+SOAK_SECONDS ?= 300
 
-.PHONY: demo test bench filters lint toolchain redis clean
+.PHONY: demo test soak bench filters lint toolchain redis clean
 
 ## Run everything at once on the embedded defaults: make demo ARGS='--events 5000'
 demo: toolchain redis filters
@@ -14,6 +14,11 @@ demo: toolchain redis filters
 test: toolchain redis
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 	$(CARGO) test --workspace
+
+## The fault suite again and again, each test for so many seconds with new seeds: make soak SOAK_SECONDS=600 FAULTS=killed_host
+soak: toolchain redis
+	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test -p jackfield-tests --test e2e -- --test-threads 2 faults::$(FAULTS)
 
 ## The benchmarks of the event path, the journal and the transaction.
 bench: toolchain redis filters

@@ -261,7 +261,8 @@ enum Life {
 pub(crate) enum Missing {
     /// Nothing: the host heard all that was sent.
     Nothing,
-    /// What was sent while it did not listen, in at most so many pieces; everything in the journal is there.
+    /// What was sent while it did not listen, or what a power cut took from the journal before it was in Redis, in at most so many
+    /// pieces; everything in the journal is there.
     Unheard(usize),
     /// What was sent while it did not listen, in at most so many pieces, of which each may have left a dead letter that is no event.
     Garbled(usize),
@@ -269,8 +270,6 @@ pub(crate) enum Missing {
     Swallowed { pieces: usize, too_large: usize },
     /// So many events that were too large; each was counted as lost.
     TooLarge(usize),
-    /// What was sent while it did not listen, and what a power cut took from the journal before it was in Redis.
-    Cut(usize),
 }
 
 impl Trial {
@@ -490,10 +489,11 @@ impl Trial {
     fn drain(&self) -> Value {
         self.host().wait_ready();
         let marker = self.dice.seed.to_string() + "-last";
+        let mut last = 0;
         wait_for("the host listens", || {
             // A marker that nobody hears is followed by another.
             let event = Event::new("CUSTOM").header("Event-Subclass", "trial::last");
-            self.switch.fire(event.header("Marker", &*marker));
+            last = self.switch.fire(event.header("Marker", &*marker));
             let waited = Instant::now();
             while waited.elapsed() < Duration::from_secs(1) {
                 type Entries = Vec<(String, Vec<(String, String)>)>;
@@ -511,6 +511,7 @@ impl Trial {
             }
             None
         });
+        self.wait_known(last);
         self.host().wait_settled(0)
     }
 }
@@ -538,7 +539,7 @@ impl Verdict {
     fn check(&self, missing: Missing) {
         let (too_large, malformed, pieces) = match missing {
             Missing::Nothing => (0, 0, 0),
-            Missing::Unheard(pieces) | Missing::Cut(pieces) => (0, 0, pieces),
+            Missing::Unheard(pieces) => (0, 0, pieces),
             Missing::Garbled(pieces) => (0, pieces, pieces),
             Missing::Swallowed { pieces, too_large } => (too_large, pieces, pieces),
             Missing::TooLarge(events) => (events, 0, events),
