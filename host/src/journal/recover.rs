@@ -171,7 +171,8 @@ impl Contents {
                 }
                 Kind::Router => {
                     let name = String::from_utf8_lossy(scan.bytes(met.payload)).into_owned();
-                    self.router = Some(name);
+                    // As in a header, an empty one is none.
+                    self.router = Some(name).filter(|name| !name.is_empty());
                     // The next segment's header has it.
                     continue;
                 }
