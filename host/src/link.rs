@@ -39,6 +39,11 @@ impl Backoff {
         }
     }
 
+    /// A connection was lost that had done what it is for: the next try comes after the first delay again, though not at once.
+    pub fn worked(&mut self) {
+        self.attempt = self.attempt.min(1);
+    }
+
     /// The delay before the next try where the peer works and only what we send is in doubt: always the first one.
     pub fn steady(&self, random: f64) -> Duration {
         self.initial.mul_f64(0.8 + 0.4 * random)
@@ -246,8 +251,16 @@ mod tests {
             10,
             "a short connection does not reset it"
         );
+        backoff.worked();
+        assert_eq!(
+            backoff.next(0.5).as_secs(),
+            3,
+            "one that worked has the first delay"
+        );
         backoff.lost(Duration::from_secs(10));
-        assert_eq!(backoff.next(0.5).as_secs(), 0, "a stable one does");
+        assert_eq!(backoff.next(0.5).as_secs(), 0, "a stable one none");
+        backoff.worked();
+        assert_eq!(backoff.next(0.5).as_secs(), 3, "and then the first");
     }
 
     #[test]

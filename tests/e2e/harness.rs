@@ -159,7 +159,14 @@ impl Redis {
     }
 
     /// Starts it again on the same port and folder.
+    #[track_caller]
     pub fn up(&mut self) {
+        self.spawn();
+        self.wait_up();
+    }
+
+    /// Starts it again, and waits for nothing.
+    pub fn spawn(&mut self) {
         let server = Command::new("redis-server")
             .args([
                 "--bind",
@@ -177,6 +184,11 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn();
         self.server = Some(server.expect("redis-server is missing: apt-get install redis-server"));
+    }
+
+    /// Waits until it answers as one that has its data.
+    #[track_caller]
+    pub fn wait_up(&self) {
         wait_for("redis-server answers", || {
             let mut connection = self.client().get_connection().ok()?;
             redis::cmd("PING").query::<String>(&mut connection).ok()
@@ -199,6 +211,11 @@ impl Redis {
             drop(redis::cmd("SHUTDOWN").query::<()>(&mut connection));
             server.wait().unwrap();
         }
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn pid(&self) -> u32 {

@@ -65,6 +65,8 @@ struct Gate {
 #[derive(Default)]
 struct Rules {
     hold_batches: bool,
+    /// Connections whose batches alone are held.
+    hold_batches_of: BTreeSet<usize>,
     hold_replies: bool,
     let_go: BTreeSet<usize>,
     held: BTreeSet<usize>,
@@ -72,6 +74,10 @@ struct Rules {
     connections: usize,
     /// Those that are clear are not here.
     conditions: BTreeMap<Toward, Condition>,
+    /// What becomes of a direction from this word on.
+    armed: BTreeMap<Toward, (&'static str, Condition)>,
+    /// The port of the server, for connections to come.
+    port: u16,
     open: BTreeMap<usize, Arc<Connection>>,
 }
 
@@ -100,9 +106,11 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             gate: Arc::default(),
         };
+        proxy.aim(port);
         let gate = Arc::clone(&proxy.gate);
         thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
+                let port = gate.lock().port;
                 let server = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)));
                 gate.change(|rules| rules.connections = number + 1);
                 if let (Ok(client), Ok(server)) = (client, server) {
@@ -121,6 +129,11 @@ impl Proxy {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// New connections go to this port from now on.
+    pub(crate) fn aim(&self, port: u16) {
+        self.gate.change(|rules| rules.port = port);
+    }
+
     /// From now on this becomes of the bytes of this direction.
     pub(crate) fn set(&self, toward: Toward, condition: Condition) {
         self.gate.change(|rules| {
@@ -131,9 +144,32 @@ impl Proxy {
         });
     }
 
+    /// This becomes of the bytes of this direction once this word comes, from its first byte on. Until then it must be clear; a
+    /// word in two pieces is not seen, so the next one counts.
+    pub(crate) fn set_at(&self, toward: Toward, word: &'static str, condition: Condition) {
+        self.gate.change(|rules| {
+            rules.armed.insert(toward, (word, condition));
+        });
+    }
+
     /// Both directions are clear again.
     pub(crate) fn clear(&self) {
-        self.gate.change(|rules| rules.conditions.clear());
+        self.gate.change(|rules| {
+            rules.conditions.clear();
+            rules.armed.clear();
+        });
+    }
+
+    /// Waits until a condition that counts bytes has struck.
+    #[track_caller]
+    pub(crate) fn wait_struck(&self, toward: Toward) {
+        self.wait("the fault has struck", |rules| {
+            let is_over = matches!(
+                rules.condition(toward),
+                Condition::Clear | Condition::BlackHole
+            );
+            is_over && !rules.armed.contains_key(&toward)
+        });
     }
 
     /// Waits until this direction is as told: a condition that strikes once has struck when it is clear.
@@ -155,6 +191,13 @@ impl Proxy {
     /// From now on whatever has an XADD in it waits, by connection, to be let go.
     pub(crate) fn hold_batches(&self) {
         self.gate.change(|rules| rules.hold_batches = true);
+    }
+
+    /// The same for this connection alone.
+    pub(crate) fn hold_batches_of(&self, number: usize) {
+        self.gate.change(|rules| {
+            rules.hold_batches_of.insert(number);
+        });
     }
 
     /// From now on, or no longer, what Redis says waits.
@@ -238,8 +281,8 @@ impl Gate {
             gate.copy(&asking, Toward::Server, |bytes| {
                 let is_batch = bytes.windows(4).any(|word| word == b"XADD");
                 gate.pass_when(|rules| {
-                    let may_pass =
-                        !is_batch || !rules.hold_batches || rules.let_go.contains(&number);
+                    let is_free = !rules.hold_batches && !rules.hold_batches_of.contains(&number);
+                    let may_pass = !is_batch || is_free || rules.let_go.contains(&number);
                     if !may_pass {
                         rules.held.insert(number);
                     }
@@ -271,8 +314,7 @@ impl Gate {
             before(&bytes[..read]);
             let mut rest = &bytes[..read];
             while !rest.is_empty() {
-                let Turn::Pass(count, after, ending) = self.turn(toward, rest.len(), &mut delays)
-                else {
+                let Turn::Pass(count, after, ending) = self.turn(toward, rest, &mut delays) else {
                     let stuck = self.lock().condition(toward);
                     let still = |rules: &mut Rules| rules.condition(toward) == stuck;
                     let waited = self.changed.wait_while(self.lock(), still);
@@ -292,8 +334,18 @@ impl Gate {
         drop(to.shutdown(Shutdown::Write));
     }
 
-    fn turn(&self, toward: Toward, length: usize, delays: &mut u64) -> Turn {
-        let mut rules = self.lock();
+    fn turn(&self, toward: Toward, bytes: &[u8], delays: &mut u64) -> Turn {
+        let (length, mut rules) = (bytes.len(), self.lock());
+        if let Some((word, condition)) = rules.armed.get(&toward).cloned() {
+            let mut windows = bytes.windows(word.len());
+            match windows.position(|window| window == word.as_bytes()) {
+                Some(0) => {
+                    rules.armed.remove(&toward);
+                    rules.conditions.insert(toward, condition);
+                }
+                at => return Turn::Pass(at.unwrap_or(length), Duration::ZERO, None),
+            }
+        }
         let Some(condition) = rules.conditions.get_mut(&toward) else {
             return Turn::Pass(length, Duration::ZERO, None);
         };

@@ -11,6 +11,8 @@ use redis::{
     RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::batch::error_of;
@@ -22,6 +24,10 @@ use crate::route::Routes;
 const MAX_BULK: usize = 512 << 20;
 /// The least that Redis lets it be; every dead letter fits.
 const MIN_BULK: usize = 1 << 20;
+
+/// How long and how much is listened to of a Redis that lets us go: it says so at once, or never.
+const PARTING: Duration = Duration::from_millis(100);
+const MAX_PARTING: u64 = 512;
 
 /// Why there is no connection, or no use in it.
 #[derive(Debug, Error)]
@@ -38,6 +44,8 @@ pub(super) enum ConnectionError {
     NotMaster(String),
     #[error("refuses to write: {0}")]
     Refused(String),
+    #[error("refuses connections: {0}")]
+    TurnedAway(String),
 }
 
 /// An open connection.
@@ -61,10 +69,17 @@ impl Connection {
         let connection = timeout(settings.connect_timeout, connecting)
             .await
             .map_err(late)?;
-        let connection = connection.map_err(|error| match error.kind() {
-            ErrorKind::AuthenticationFailed => ConnectionError::Password,
-            _ => ConnectionError::Connect(error),
-        })?;
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) if is_about_password(&error) => return Err(ConnectionError::Password),
+            Err(error) if error.is_connection_dropped() => {
+                let said = parting_words(settings).await;
+                return Err(
+                    said.map_or(ConnectionError::Connect(error), ConnectionError::TurnedAway)
+                );
+            }
+            Err(error) => return Err(ConnectionError::Connect(error)),
+        };
         Ok(Connection {
             connection,
             timeout: settings.timeout,
@@ -150,6 +165,27 @@ impl Connection {
         let commands = positions.commands();
         Ok(positions.read(&self.ask(&commands).await?))
     }
+}
+
+/// Whether Redis wants another password, or one at all.
+fn is_about_password(error: &RedisError) -> bool {
+    let is_missing = |text: &str| text.starts_with("Authentication required");
+    error.kind() == ErrorKind::AuthenticationFailed || error.detail().is_some_and(is_missing)
+}
+
+/// What Redis says to a client that it lets go before it has asked anything, such as one too many: the commands of a client that
+/// logs in make the kernel throw these words away.
+async fn parting_words(settings: &config::Redis) -> Option<String> {
+    let mut words = String::new();
+    let hear = async {
+        let address = (settings.host.as_str(), settings.port);
+        let stream = TcpStream::connect(address).await.ok()?;
+        let mut line = BufReader::new(stream.take(MAX_PARTING));
+        line.read_line(&mut words).await.ok()
+    };
+    timeout(PARTING, hear).await.ok()??;
+    let words = words.strip_prefix('-')?.trim_end();
+    Some(words.to_owned())
 }
 
 /// A client for these settings, not connected yet.

@@ -143,9 +143,14 @@ impl Lane {
         &self.standing.acknowledged
     }
 
-    /// The cursor is ours on this connection.
-    pub(super) fn is_armed(&self) -> bool {
-        matches!(self.stage, Stage::Armed)
+    /// The cursor is ours, and Redis takes what we write.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Armed) && self.has_written()
+    }
+
+    /// A transaction was executed on this connection. A Redis that refuses to write answers all that comes before it.
+    pub(super) fn has_written(&self) -> bool {
+        self.renewed.is_some()
     }
 
     /// A batch is in Redis, but for dead letters of some of its entries.
@@ -178,6 +183,7 @@ impl Lane {
     /// The connection is gone. What was in flight stays in flight.
     pub(super) fn lost(&mut self, loss: Loss) {
         let question = self.question.take();
+        self.renewed = None;
         if let Some(batch) = &mut self.in_flight
             && let Some(Question::Batch(_)) = question
         {

@@ -166,6 +166,9 @@ impl Writer {
                     match self.serve(&mut connection, &mut state).await {
                         Ok(end) => break end,
                         Err(error) => {
+                            if state.lane.as_ref().is_some_and(Lane::has_written) {
+                                backoff.worked();
+                            }
                             backoff.lost(since.elapsed());
                             error
                         }
@@ -249,7 +252,7 @@ impl Writer {
             if let Some(end) = end {
                 return Ok(end);
             }
-            if lane.is_armed() && !self.link.is_ready() {
+            if lane.is_ready() && !self.link.is_ready() {
                 self.link.ready();
             }
         }

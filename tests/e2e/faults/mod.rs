@@ -6,22 +6,29 @@
 //! told the truth.
 //!
 //! In reading order: `dice` (seeds), `tap` (what FreeSWITCH sent, read independently), `watch` (what the host said of itself all
-//! the while), `trial` (set-up and verdict), `interposer` (faults between the binary and the kernel), `power` (what a power cut takes
+//! the while), `entries` (what is in Redis), `operator` (somebody else at the same Redis), `trial` (set-up and verdict), `interposer` (faults between the binary and the kernel), `power` (what a power cut takes
 //! back). Then the tests.
 //!
 //! `make test` runs each once, from a fixed seed; `make soak` runs them again and again with new ones. `SEED=…` repeats one.
 
 mod dice;
+mod entries;
 mod interposer;
+mod operator;
 mod power;
 mod tap;
 mod trial;
+mod trouble;
 mod watch;
 
 mod clock;
 mod damage;
 mod disk;
 mod killed_host;
+mod redis_gone;
+mod redis_refuses;
+mod redis_shared;
+mod redis_wire;
 mod pairs;
 mod power_cut;
 mod signals;

@@ -11,7 +11,9 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::dice::Dice;
+use super::entries;
 use super::interposer::{Interposer, is_interposed};
+use super::operator::Operator;
 use super::power::{self, Cut};
 use super::tap::{Key, Sent, Tap, key};
 use super::watch::{Peak, Watch};
@@ -35,6 +37,7 @@ pub(crate) struct Plan {
     dice: Dice,
     rate: f64,
     redis: Vec<String>,
+    redis_user: String,
     setup: Vec<Box<dyn FnOnce(Setup) -> Setup>>,
     journal: u64,
     interposed: bool,
@@ -47,6 +50,7 @@ impl Plan {
             dice: Dice::new(seed),
             rate: RATE,
             redis: Vec::new(),
+            redis_user: String::new(),
             setup: Vec::new(),
             journal: JOURNAL,
             interposed: false,
@@ -63,6 +67,12 @@ impl Plan {
     /// Arguments of redis-server.
     pub(crate) fn redis(mut self, args: &[&str]) -> Plan {
         self.redis.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Whom the host logs in as at Redis, and with what: `user:password`.
+    pub(crate) fn redis_user(mut self, user: &str) -> Plan {
+        self.redis_user = format!("{user}@");
         self
     }
 
@@ -108,8 +118,8 @@ impl Plan {
         let (esl, lane) = (Proxy::to(switch.addr().port()), Proxy::to(redis.port));
         let interposer = Interposer::new();
         interposer.know_redis(lane.port);
-        let mut setup =
-            setup(&esl, &lane, &redis).env("JACKFIELD_JOURNAL_MAX_SIZE", &self.journal.to_string());
+        let mut setup = setup(&esl, &lane, &self.redis_user, &redis)
+            .env("JACKFIELD_JOURNAL_MAX_SIZE", &self.journal.to_string());
         for prepare in self.setup {
             setup = prepare(setup);
         }
@@ -147,6 +157,7 @@ impl Plan {
             redis,
             lane,
             interposer,
+            operator: Operator::default(),
             redis_interposer,
             tap,
             life: Life::Running(host, watch),
@@ -161,11 +172,11 @@ impl Plan {
     }
 }
 
-fn setup(esl: &Proxy, lane: &Proxy, redis: &Redis) -> Setup {
+fn setup(esl: &Proxy, lane: &Proxy, redis_user: &str, redis: &Redis) -> Setup {
     Setup::new(esl.addr(), redis)
         .env(
             "JACKFIELD_REDIS_URL",
-            &format!("redis://127.0.0.1:{}/2", lane.port),
+            &format!("redis://{redis_user}127.0.0.1:{}/2", lane.port),
         )
         .env("REDIS_REMOTE_WRITE_TIMEOUT", "1s")
         .env("REDIS_REMOTE_DIAL_TIMEOUT", "1s")
@@ -189,6 +200,8 @@ pub(crate) struct Trial {
     pub(crate) lane: Proxy,
     /// Between the host and its kernel.
     pub(crate) interposer: Interposer,
+    /// Somebody else at the same Redis.
+    pub(crate) operator: Operator,
     /// The same of Redis.
     pub(crate) redis_interposer: Interposer,
     tap: Tap,
@@ -236,11 +249,16 @@ impl Trial {
         self.disturbed.store(false, Ordering::Relaxed);
     }
 
+    /// How many events have been sent so far that belong into a stream.
+    pub(crate) fn sent(&self) -> usize {
+        self.tap.count()
+    }
+
     /// Waits until so many events more have been sent that belong into a stream.
     #[track_caller]
     pub(crate) fn wait_sent(&self, more: usize) {
-        let until = self.tap.count() + more;
-        wait_for("calls go on", || (self.tap.count() >= until).then_some(()));
+        let until = self.sent() + more;
+        wait_for("calls go on", || (self.sent() >= until).then_some(()));
     }
 
     /// Waits until so many entries more are in Redis.
@@ -362,11 +380,13 @@ impl Trial {
         self.saw(watch.end());
         let log = host.log();
         let setup = host.stop();
+        self.operator.check(&self.redis);
+        let of_stream = |stream| (stream, entries::of_stream(&self.redis, stream));
+        let letters = entries::letters(&self.redis, DEAD, &setup);
         let verdict = Verdict {
             sent: self.tap.sent(),
-            found: [EVENTS, JOBS, DEAD]
-                .map(|stream| (stream, found(&self.redis, stream)))
-                .into(),
+            found: [of_stream(EVENTS), of_stream(JOBS), (DEAD, letters)].into(),
+            removed: self.operator.removed,
             journaled: journaled(&setup),
             status,
             log,
@@ -418,8 +438,10 @@ impl Trial {
 /// What came out of a trial.
 pub(crate) struct Verdict {
     pub(crate) sent: Vec<Sent>,
-    /// The events of each stream.
+    /// The events of each stream; with the dead letters are those of the local file.
     pub(crate) found: BTreeMap<&'static str, Vec<Key>>,
+    /// What an operator took out of them.
+    removed: BTreeSet<Key>,
     /// What the journal still has, in its order.
     pub(crate) journaled: Vec<Key>,
     /// The last `/status`, and log, of the last host.
@@ -434,6 +456,11 @@ impl Verdict {
         assert_eq!(self.status["counts"]["lost"], 0, "{:#}", self.status);
         let journaled: BTreeSet<&Key> = self.journaled.iter().collect();
         let dead: BTreeSet<&Key> = self.found[DEAD].iter().collect();
+        assert_eq!(
+            dead.len(),
+            self.found[DEAD].len(),
+            "each dead letter is there once"
+        );
         for stream in [EVENTS, JOBS] {
             let sent: Vec<&Key> = self
                 .sent
@@ -444,7 +471,13 @@ impl Verdict {
             let found: Vec<&Key> = self.found[stream].iter().collect();
             assert!(found.len() > 10, "{stream}: only {} entries", found.len());
             check_order(stream, &sent, &found);
-            let there: BTreeSet<&Key> = found.into_iter().chain(dead.iter().copied()).collect();
+            let out: BTreeSet<&Key> = dead.iter().copied().chain(&self.removed).collect();
+            let twice = found.iter().find(|key| out.contains(*key));
+            assert!(
+                twice.is_none(),
+                "{stream}: {twice:?} is a dead letter or was taken out, and is there"
+            );
+            let there: BTreeSet<&Key> = found.into_iter().chain(out).collect();
             let gone: Vec<bool> = sent.iter().map(|key| !there.contains(key)).collect();
             let gaps = gaps(&gone);
             let allowed = match missing {
@@ -498,15 +531,6 @@ fn check_order(stream: &str, sent: &[&Key], found: &[&Key]) {
         }
         last = Some((place, key));
     }
-}
-
-/// The events of a stream.
-fn found(redis: &Redis, stream: &str) -> Vec<Key> {
-    let events = redis.events(stream);
-    events
-        .iter()
-        .map(|event| key(event.as_object().unwrap()))
-        .collect()
 }
 
 /// The events of a journal, as `jackfield journal export` tells.

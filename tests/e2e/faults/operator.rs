@@ -1,0 +1,69 @@
+//! Somebody else at the same Redis: what an operator takes out of a stream, and what others write to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::{Cmd, Pipeline};
+
+use super::entries::{FOREIGN, foreign, of_entries};
+use super::tap::Key;
+use crate::harness::Redis;
+
+/// What they did.
+#[derive(Debug, Default)]
+pub(crate) struct Operator {
+    /// What was taken out is to stay out.
+    pub(crate) removed: BTreeSet<Key>,
+    /// What was written is to stay in, in its order.
+    written: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Operator {
+    /// Does this to a stream, and notes what is not there any more. How many entries that are.
+    pub(crate) fn take_out(&mut self, redis: &Redis, stream: &str, command: &[&str]) -> usize {
+        type Entries = Vec<(String, Vec<(String, String)>)>;
+        let mut doing = Cmd::new();
+        command.iter().for_each(|word| {
+            doing.arg(*word);
+        });
+        // In one transaction: what comes meanwhile is neither before nor after it.
+        let mut commands = Pipeline::new();
+        commands.atomic();
+        let all = |commands: &mut Pipeline| {
+            commands.cmd("XRANGE").arg(stream).arg("-").arg("+");
+        };
+        all(&mut commands);
+        commands.add_command(doing).ignore();
+        all(&mut commands);
+        let (before, after): (Entries, Entries) = commands.query(&mut redis.connection()).unwrap();
+        let keys = |entries: Entries| -> BTreeSet<Key> {
+            let fields: Vec<_> = entries.into_iter().map(|(_, fields)| fields).collect();
+            of_entries(&fields).into_iter().collect()
+        };
+        let gone = &keys(before) - &keys(after);
+        let count = gone.len();
+        self.removed.extend(gone);
+        count
+    }
+
+    /// Writes an entry of somebody else's to a stream, with this id or `*`.
+    pub(crate) fn write(&mut self, redis: &Redis, stream: &'static str, id: &str) {
+        let written = self.written.entry(stream).or_default();
+        let text = format!("entry {} of somebody else", written.len());
+        redis.ask::<String>(&["XADD", stream, id, FOREIGN, &text]);
+        written.push(text);
+    }
+
+    /// What was written to this stream need not be there any more.
+    pub(crate) fn forget(&mut self, stream: &str) {
+        self.written.remove(stream);
+    }
+
+    /// What others wrote is there as they wrote it.
+    #[track_caller]
+    pub(crate) fn check(&self, redis: &Redis) {
+        for (stream, written) in &self.written {
+            let found = foreign(redis, stream);
+            assert_eq!(&found, written, "{stream}: what others wrote is left alone");
+        }
+    }
+}

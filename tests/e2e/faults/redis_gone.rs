@@ -1,0 +1,163 @@
+//! Redis dies, hangs, and comes back with all, some or nothing of what it had: its streams end up complete.
+
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+
+use super::dice::{rounds, seeds};
+use super::trial::{Missing, Plan, Trial};
+use super::trouble::impatient;
+use crate::harness::{DURABLE, Redis};
+
+/// Arguments of a redis-server that forces its log to the disk once a second.
+const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
+
+/// The file that the log of commands grows in.
+fn log_of(redis: &Redis) -> PathBuf {
+    let folder = fs::read_dir(redis.dir().join("appendonlydir")).unwrap();
+    let mut files = folder.map(|file| file.unwrap().path());
+    let grows = files.find(|path| path.to_string_lossy().ends_with(".incr.aof"));
+    grows.expect("redis-server keeps a log")
+}
+
+/// How often the streams were made complete again.
+fn heals(trial: &Trial) -> usize {
+    trial.warnings_with("healing: Redis came back with less")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_second_of_a_killed_redis_is_written_again() {
+    let test = "faults::redis_gone::the_last_second_of_a_killed_redis_is_written_again";
+    for seed in seeds(test, &[1]) {
+        let mut trial = Plan::new(seed)
+            .setup(impatient)
+            .redis(&EVERY_SECOND)
+            .start()
+            .await;
+        for _ in 0..rounds(3, 8) {
+            let safe = fs::metadata(log_of(&trial.redis)).unwrap().len();
+            let second = trial.dice.within(500..2_500);
+            trial.wait_delivered(second);
+            trial.disturb();
+            trial.redis.kill();
+            // The kernel would keep what the process wrote; a dying machine does not.
+            let log = OpenOptions::new().write(true).open(log_of(&trial.redis));
+            let (log, written) = (log.unwrap(), fs::metadata(log_of(&trial.redis)).unwrap());
+            assert!(written.len() > safe);
+            log.set_len(trial.dice.within(safe..written.len())).unwrap();
+            let before = heals(&trial);
+            trial.redis.up();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(second);
+            assert_eq!(heals(&trial), before + 1, "what it forgot is sent again");
+        }
+        trial.verdict(Missing::Nothing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_killed_while_its_replies_are_on_their_way_has_everything_once() {
+    let test =
+        "faults::redis_gone::a_redis_killed_while_its_replies_are_on_their_way_has_everything_once";
+    for seed in seeds(test, &[1]) {
+        let mut trial = Plan::new(seed)
+            .setup(impatient)
+            .redis(&DURABLE)
+            .start()
+            .await;
+        for _ in 0..rounds(4, 10) {
+            trial.disturb();
+            trial.lane.hold_replies(true);
+            let more = trial.dice.within(1..1_500);
+            trial.wait_sent(usize::try_from(more).unwrap());
+            trial.redis.kill();
+            trial.lane.hold_replies(false);
+            trial.redis.up();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(500);
+        }
+        let verdict = trial.verdict(Missing::Nothing);
+        assert!(
+            !verdict.log.contains("healing"),
+            "Redis had kept what it acknowledged"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_comes_back_empty_is_filled_again() {
+    let test = "faults::redis_gone::a_redis_that_comes_back_empty_is_filled_again";
+    for seed in seeds(test, &[1]) {
+        let mut trial = Plan::new(seed).setup(impatient).start().await;
+        for _ in 0..rounds(2, 4) {
+            let more = trial.dice.within(500..3_000);
+            trial.wait_delivered(more);
+            trial.disturb();
+            trial.redis.kill();
+            trial.redis.up();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(more);
+        }
+        trial.verdict(Missing::Nothing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_hangs_past_the_timeout_has_everything_once() {
+    let test = "faults::redis_gone::a_redis_that_hangs_past_the_timeout_has_everything_once";
+    for seed in seeds(test, &[1]) {
+        let mut trial = Plan::new(seed).setup(impatient).start().await;
+        for _ in 0..rounds(3, 10) {
+            trial.disturb();
+            let said = trial.warnings_with("no reply within 300 ms");
+            trial.redis.signal("STOP");
+            let more = usize::try_from(trial.dice.within(1..2_000)).unwrap();
+            trial.wait_in_trouble("redis: no reply within 300 ms", more);
+            trial.redis.signal("CONT");
+            trial.host().wait_ready();
+            trial.calm();
+            let said = trial.warnings_with("no reply within 300 ms") - said;
+            assert_eq!(said, 1, "it is said once");
+            trial.wait_delivered(1_000);
+        }
+        trial.verdict(Missing::Nothing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_loading_its_data_is_waited_for() {
+    let test = "faults::redis_gone::a_redis_that_is_loading_its_data_is_waited_for";
+    for seed in seeds(test, &[1]) {
+        // So slow that it takes seconds, and looks at its clients all the while.
+        let slowly = [
+            "--key-load-delay",
+            "500",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        let mut trial = Plan::new(seed)
+            .setup(impatient)
+            .redis(&slowly)
+            .start()
+            .await;
+        let fill = "for n = 1, 6000 do redis.call('SET', 'filler:' .. n, 'x') end";
+        trial.redis.ask::<()>(&["EVAL", fill, "0"]);
+        for _ in 0..rounds(2, 4) {
+            trial.disturb();
+            trial.redis.ask::<()>(&["SAVE"]);
+            trial.redis.kill();
+            trial.redis.spawn();
+            let said = trial.warnings_with("LOADING");
+            trial.wait_in_trouble("LOADING", 500);
+            let said = trial.warnings_with("LOADING") - said;
+            assert_eq!(said, 1, "it is said once");
+            trial.redis.wait_up();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(1_000);
+        }
+        trial.verdict(Missing::Nothing);
+    }
+}
