@@ -276,6 +276,11 @@ impl Routes {
         )
     }
 
+    /// The stream of the dead letters.
+    pub fn dead_letters(&self) -> &str {
+        &self.dead_letter.name
+    }
+
     /// Whether an entry is a dead letter already.
     pub fn is_dead(&self, entry: &Entry) -> bool {
         entry.stream.name == self.dead_letter.name

@@ -193,10 +193,12 @@ impl Proxy {
         self.gate.change(|rules| rules.hold_batches = true);
     }
 
-    /// The same for this connection alone.
+    /// The same for this connection alone, also if it was let go before.
     pub(crate) fn hold_batches_of(&self, number: usize) {
         self.gate.change(|rules| {
             rules.hold_batches_of.insert(number);
+            rules.let_go.remove(&number);
+            rules.held.remove(&number);
         });
     }
 

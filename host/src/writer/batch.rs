@@ -47,12 +47,16 @@ enum Altered {
     Kept,
     /// Not even that.
     Lost,
+    /// The entry is in its stream already.
+    There,
 }
 
 /// What became of an event, once its batch is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Delivered,
+    /// All its entries were there before.
+    There,
     Dead,
     Lost,
 }
@@ -162,9 +166,20 @@ impl Batch {
             match self.altered.get(&number) {
                 None => Some((number, entry)),
                 Some(Altered::Letter(letter)) => Some((number, letter)),
-                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost) => None,
+                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost | Altered::There) => None,
             }
         })
+    }
+
+    /// Leaves out the entries that their streams have already.
+    pub(super) fn pass_over(&mut self, is_there: impl Fn(&str, Lsn) -> bool) {
+        let there: Vec<usize> = self
+            .entries()
+            .filter(|(_, lsn, entry)| is_there(&entry.stream.name, *lsn))
+            .map(|(number, _, _)| number)
+            .collect();
+        let there = there.into_iter().map(|number| (number, Altered::There));
+        self.altered.extend(there);
     }
 
     pub(super) fn commands(&self, identity: &Identity, owner: OwnerKey) -> Pipeline {
@@ -258,7 +273,7 @@ impl Batch {
                     None => Altered::Lost,
                 },
                 Some(Altered::Letter(letter)) => Altered::Keep(letter.clone()),
-                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost) => continue,
+                Some(Altered::Keep(_) | Altered::Kept | Altered::Lost | Altered::There) => continue,
             };
             altered.push((number, now));
         }
@@ -287,7 +302,7 @@ impl Batch {
     pub(super) fn to_keep(&self) -> Vec<Entry> {
         let keep = |altered: &Altered| match altered {
             Altered::Keep(entry) => Some(entry.clone()),
-            Altered::Letter(_) | Altered::Kept | Altered::Lost => None,
+            Altered::Letter(_) | Altered::Kept | Altered::Lost | Altered::There => None,
         };
         self.altered.values().filter_map(keep).collect()
     }
@@ -322,7 +337,7 @@ impl Batch {
         self.size /= 2;
         let entries = self.entries().count();
         // What is in the local file must not be taken once more.
-        let is_out = |altered: &Altered| !matches!(altered, Altered::Letter(_));
+        let is_out = |altered: &Altered| !matches!(altered, Altered::Letter(_) | Altered::There);
         if self
             .altered
             .range(entries..)
@@ -384,7 +399,7 @@ impl Batch {
                         .range(entries)
                         .map(|(_, altered)| altered)
                         .collect();
-                    fate(event.dead, &altered)
+                    fate(event.dead, &altered, event.entries.len())
                 });
                 (decision, fates.collect())
             })
@@ -392,12 +407,17 @@ impl Batch {
 }
 
 /// All entries in Redis: delivered. Any in the dead letters, there or here: dead. Else lost.
-fn fate(dead: bool, altered: &[&Altered]) -> Fate {
-    let is_letter = |one: &&Altered| !matches!(one, Altered::Lost);
-    match altered {
-        [] if dead => Fate::Dead,
-        [] => Fate::Delivered,
-        some if some.iter().any(is_letter) => Fate::Dead,
+fn fate(dead: bool, altered: &[&Altered], entries: usize) -> Fate {
+    let is_there = |one: &&&Altered| matches!(one, Altered::There);
+    let there = altered.iter().filter(is_there).count();
+    if there > 0 && there == entries {
+        return Fate::There;
+    }
+    let is_letter = |one: &&Altered| !matches!(one, Altered::Lost | Altered::There);
+    match altered.len() - there {
+        0 if dead => Fate::Dead,
+        0 => Fate::Delivered,
+        _ if altered.iter().any(is_letter) => Fate::Dead,
         _ => Fate::Lost,
     }
 }

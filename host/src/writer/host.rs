@@ -26,7 +26,7 @@ const STREAMS: [&str; 3] = ["a", "b", "c"];
 pub(super) const DEAD: &str = "dead";
 
 /// Turns after which a lane that is left in peace and has not ended is stuck.
-const PATIENCE: usize = 3_000;
+pub(super) const PATIENCE: usize = 3_000;
 
 /// How the next batch goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]

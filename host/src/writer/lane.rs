@@ -13,7 +13,7 @@ use redis::{Pipeline, Value};
 use super::acknowledged::Acknowledged;
 use super::batch::{Answer, Batch, Outcome, OwnerKey};
 use super::cursor::{Cursor, Identity, Owner, Place};
-use super::probe;
+use super::probe::{self, Found};
 use super::settlement::{Settled, Settlement};
 use super::standing::{Claim, Retained, Standing, Verdict, Why};
 use super::step::{Loss, Note, Step};
@@ -159,10 +159,13 @@ impl Lane {
         self.in_flight.as_ref().is_some_and(Batch::awaits_letters)
     }
 
-    /// Nothing is in flight.
+    /// Where the cursor must be, if nothing is sent whose fate is not known.
     #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.settlement.is_none()
+    pub(super) fn certain(&self) -> Option<Lsn> {
+        let is_certain = matches!(self.stage, Stage::Armed) && self.settlement.is_none();
+        let half_written = self.in_flight.as_ref().filter(|one| one.awaits_letters());
+        let position = self.standing.position();
+        is_certain.then(|| half_written.map_or(position, |batch| batch.place().lsn))
     }
 
     /// What happened since this was last asked.
@@ -328,7 +331,9 @@ impl Lane {
             true => (self.most * 2).min(self.ceiling),
             false => BATCH.min(self.ceiling),
         };
-        self.in_flight = Some(Batch::new(decisions, passed));
+        let mut batch = Batch::new(decisions, passed);
+        batch.pass_over(|stream, lsn| self.standing.has(stream, lsn));
+        self.in_flight = Some(batch);
     }
 
     /// The outbox had nothing until the time that was asked for. Gives the step to take now.
@@ -382,7 +387,7 @@ impl Lane {
             Some(Question::Probe) => self.probed(retained, replies),
             Some(Question::Claim(batch)) => {
                 let answer = batch.read(&self.identity, replies);
-                self.after_transaction(now, retained, OwnerKey::Renew, answer);
+                self.after_claim(now, retained, answer);
             }
             Some(Question::Types(streams)) => self.read_types(&streams, replies),
             Some(Question::Batch(owner)) => {
@@ -391,7 +396,7 @@ impl Lane {
                 };
                 batch.deaths = 0;
                 let answer = batch.read(&self.identity, replies);
-                self.after_transaction(now, retained, owner, answer);
+                self.after_batch(now, retained, owner, answer);
             }
         }
     }
@@ -409,21 +414,27 @@ impl Lane {
 
     /// The cursor is gone: heal if the streams are behind, else put it back.
     fn probed(&mut self, retained: Retained, replies: &[Value]) {
-        let is_intact = probe::are_intact(&self.standing.acknowledged, replies);
         let half_written = self
             .in_flight
             .as_ref()
             .filter(|batch| batch.awaits_letters());
         let position = self.standing.position();
-        let claim = if is_intact {
-            Claim {
-                at: half_written.map_or(position, |batch| batch.place().lsn),
+        let written = half_written.map_or(position, |batch| batch.place().lsn);
+        let claim = match probe::read(&self.standing.acknowledged, replies) {
+            Found::Intact => Claim {
+                at: written,
                 why: Why::Restore,
-            }
-        } else {
-            Claim {
-                at: retained.oldest.saturating_sub(1).min(position),
-                why: Why::Refill,
+            },
+            Found::Behind { mut intact } => {
+                let dead = self.routes.dead_letters();
+                if self.standing.acknowledged.ids.contains_key(dead) && !intact.contains(dead) {
+                    // What is in no stream because it was a dead letter is nowhere.
+                    intact.clear();
+                }
+                Claim {
+                    at: retained.oldest.saturating_sub(1).min(position),
+                    why: Why::Refill { intact, written },
+                }
             }
         };
         self.stage = Stage::Claim(claim);
@@ -435,10 +446,10 @@ impl Lane {
         if let Some(claim) = self.claim.take().filter(|claim| claim.at == place.lsn) {
             let why = claim.why.clone();
             self.notes.push(Note::Claimed(claim));
-            if why == Why::Refill {
-                self.heal(place.lsn);
+            if let Why::Refill { intact, written } = why {
+                self.give_up_in_flight(place.lsn);
                 self.note_unhealable(retained, self.standing.begin);
-                self.standing.refill(place.lsn);
+                self.standing.refill(place.lsn, &intact, written);
             }
         }
         let position = self.standing.position();
@@ -464,10 +475,15 @@ impl Lane {
 
     /// Redis came back with less.
     fn heal(&mut self, after: Lsn) {
+        self.give_up_in_flight(after);
+        self.standing.rewind(after);
+    }
+
+    /// It will be made again with all that comes after `after`.
+    fn give_up_in_flight(&mut self, after: Lsn) {
         let through = self.standing.position();
         self.notes.push(Note::Healing { after, through });
         self.in_flight = None;
-        self.standing.rewind(after);
     }
 
     fn note_unhealable(&mut self, retained: Retained, after: Lsn) {
@@ -518,13 +534,24 @@ impl Lane {
         settlement.through = through;
     }
 
-    fn after_transaction(
-        &mut self,
-        now: Instant,
-        retained: Retained,
-        owner: OwnerKey,
-        answer: Answer,
-    ) {
+    /// Nothing of what is in flight was sent with a claim.
+    fn after_claim(&mut self, now: Instant, retained: Retained, answer: Answer) {
+        match answer.outcome {
+            Outcome::Executed { .. } => {
+                self.notes.push(Note::Executed);
+                self.renewed = Some(now);
+            }
+            // It has no entries that could be refused.
+            Outcome::Fenced | Outcome::EntriesRefused(_) => {}
+            Outcome::Refused(error) => {
+                self.stage = Stage::Refused(error);
+                return;
+            }
+        }
+        self.read_cursor(now, retained, answer.cursor);
+    }
+
+    fn after_batch(&mut self, now: Instant, retained: Retained, owner: OwnerKey, answer: Answer) {
         match answer.outcome {
             Outcome::Executed { ids, failed } => {
                 self.notes.push(Note::Executed);
@@ -552,7 +579,12 @@ impl Lane {
                 return;
             }
         }
-        match answer.cursor {
+        self.read_cursor(now, retained, answer.cursor);
+    }
+
+    /// What the cursor says after a transaction.
+    fn read_cursor(&mut self, now: Instant, retained: Retained, cursor: Result<Cursor, String>) {
+        match cursor {
             Ok(Cursor::Ours(place)) => {
                 self.found(now, retained, Cursor::Ours(place), Owner::Us);
             }

@@ -205,12 +205,49 @@ fn a_lost_cursor_is_restored_and_a_lost_redis_refilled() {
     bench.host.notes.clear();
     bench.server.flush();
     bench.turns(20);
+    let refill = Why::Refill {
+        intact: BTreeSet::new(),
+        written: BEGIN + 4,
+    };
     assert_eq!(
         bench.host.notes.iter().filter_map(why).next(),
-        Some(&Why::Refill)
+        Some(&refill)
     );
     let counts = bench.finish().counts;
     assert_eq!((counts.delivered, counts.healed), (4, 4));
+}
+
+#[test]
+fn a_cursor_that_is_lost_before_a_batch_lets_it_be_sent_once() {
+    let mut bench = Bench::after(4);
+    bench.decide(2);
+    // Taken, and not sent: the connection must ask for the type first.
+    bench.host.lost(Loss::GivenUp);
+    bench.turns(3);
+    bench.server.delete(CURSOR);
+    bench.turns(20);
+    let notes = &bench.host.notes;
+    let healing = notes
+        .iter()
+        .any(|note| matches!(note, Note::Healing { .. }));
+    assert!(!healing, "what was not executed is no loss: {notes:?}");
+    assert_eq!(bench.finish().counts.delivered, 6);
+}
+
+#[test]
+fn a_stream_that_is_lost_with_the_cursor_is_filled_and_its_neighbor_left_alone() {
+    let mut bench = Bench::after(4);
+    bench.host.decide(&[BTreeSet::from([1])], false);
+    bench.host.decide(&[BTreeSet::from([0, 1])], false);
+    bench.turns(20);
+    bench.server.delete("b");
+    bench.server.delete(CURSOR);
+    bench.decide(1);
+    bench.turns(20);
+    let lengths = ["a", "b"].map(|stream| bench.server.entries(stream).len());
+    assert_eq!(lengths, [6, 2]);
+    let counts = bench.finish().counts;
+    assert_eq!((counts.delivered, counts.healed), (7, 2));
 }
 
 #[test]

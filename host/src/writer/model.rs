@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::acknowledged::EntryId;
 use super::fake::{Key, Server};
-use super::host::{Fault, Host, name, pass};
+use super::host::{DEAD, Fault, Host, PATIENCE, name, pass};
 use super::standing::Why;
 use super::step::{Loss, Note};
 
@@ -36,6 +36,8 @@ enum Op {
     Snapshot,
     RollBack(usize),
     DeleteCursor,
+    /// The cursor and these streams.
+    Evict(BTreeSet<usize>),
     Restart(Option<usize>),
 }
 
@@ -79,6 +81,7 @@ impl World {
             Op::Snapshot => self.snapshot(),
             Op::RollBack(at) => self.roll_back(at),
             Op::DeleteCursor => self.delete_cursor(),
+            Op::Evict(streams) => self.evict(&streams),
             Op::Restart(mark) => self.restart(mark),
         }
     }
@@ -109,11 +112,12 @@ impl World {
         }
     }
 
-    /// An operator's mistake, at a moment when nothing is on its way.
-    fn delete_cursor(&mut self) {
-        let known = self.host.lane.known();
+    /// Whether all that was sent is known to be there or not, and Redis takes everything.
+    fn is_calm(&self) -> bool {
         let text = self.server.text(CURSOR).unwrap_or_default();
-        let is_known = text.trim_end_matches("+1") == format!("A:{}", known.lsn);
+        let at = |lsn| text.trim_end_matches("+1") == format!("A:{lsn}");
+        let is_known = self.host.client.is_some() && self.host.lane.certain().is_some_and(at);
+        let known = self.host.lane.known();
         let is_there = |(stream, id): (&Arc<str>, &EntryId)| match self.server.keys.get(&**stream) {
             Some(Key::Stream { entries, .. }) => {
                 *id == EntryId::UNKNOWN || entries.iter().any(|(one, _)| one == id)
@@ -121,12 +125,23 @@ impl World {
             _ => false,
         };
         let exist = !known.ids.is_empty() && known.ids.iter().all(is_there);
-        let is_calm =
-            !self.server.is_full && self.host.lane.is_idle() && self.server.forbidden.is_empty();
-        if is_known && exist && is_calm {
+        is_known && exist && !self.server.is_full && self.server.forbidden.is_empty()
+    }
+
+    fn healings(&self) -> usize {
+        let notes = self.host.notes.iter();
+        notes
+            .filter(|note| matches!(note, Note::Healing { .. }))
+            .count()
+    }
+
+    /// An operator's mistake, at a moment when the fate of all that was sent is known.
+    fn delete_cursor(&mut self) {
+        if self.is_calm() {
             self.server.delete(CURSOR);
             self.cursor_deleted = true;
             self.host.fault = None;
+            let healings = self.healings();
             // It is noticed before the next disaster.
             self.apply(Op::Turns(20));
             let is_restore =
@@ -136,7 +151,38 @@ impl World {
                 "restored: {:?}",
                 self.host.notes
             );
+            assert_eq!(self.healings(), healings, "nothing was lost");
         }
+    }
+
+    /// Redis removes keys, at such a moment; there are no dead letters, and all streams that it leaves are known.
+    fn evict(&mut self, streams: &BTreeSet<usize>) {
+        let known = &self.host.lane.known().ids;
+        let is_known = |name: &str| known.get(name).is_some_and(|id| *id != EntryId::UNKNOWN);
+        let keys = self.server.keys.keys().map(String::as_str);
+        let mut there = keys.filter(|key| !key.starts_with("jackfield:"));
+        let are_known = there.all(|key| key != DEAD && is_known(key));
+        let evicted: Vec<String> = streams.iter().map(|at| name(*at)).collect();
+        let are_evicted = !evicted.is_empty() && evicted.iter().all(|name| is_known(name));
+        if !self.is_calm() || !are_known || !are_evicted {
+            return;
+        }
+        evicted.iter().for_each(|name| self.server.delete(name));
+        self.server.delete(CURSOR);
+        self.host.fault = None;
+        let before = self.host.lane.known().lsn;
+        // They are filled again before the next disaster.
+        for _ in 0..PATIENCE {
+            self.apply(Op::Turns(1));
+            let is_healed = self.host.lane.certain().is_some();
+            if is_healed
+                && self.host.lane.known().lsn >= before
+                && self.server.text(CURSOR).is_some()
+            {
+                return;
+            }
+        }
+        panic!("not filled again: {:?}", self.host.lane);
     }
 
     fn restart(&mut self, mark: Option<usize>) {
@@ -286,7 +332,8 @@ fn amnesia() -> impl Strategy<Value = Op> {
         1 => Just(Op::Flush),
         2 => Just(Op::Snapshot),
         1 => any::<usize>().prop_map(Op::RollBack),
-        1 => Just(Op::DeleteCursor),
+        2 => Just(Op::DeleteCursor),
+        2 => btree_set(0..3_usize, 1..3).prop_map(Op::Evict),
         1 => any::<Option<usize>>().prop_map(Op::Restart),
     ]
 }

@@ -2,7 +2,11 @@
 //!
 //! A stream is behind if it is missing, if Redis never gave an id as high as the one remembered, or if the remembered entry is
 //! not there although nothing was ever removed. What may not be read is no evidence, and without any evidence Redis is taken
-//! to have lost everything: rather twice than not at all. Pure.
+//! to have lost everything: rather twice than not at all. Where some streams are behind, those that have the remembered entry
+//! are not. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use redis::{Pipeline, Value};
 
@@ -20,13 +24,34 @@ pub(super) fn commands(remembered: &Acknowledged) -> Pipeline {
     commands
 }
 
-/// Reads the replies to [`commands`]: whether the streams are as remembered, as far as they can be read.
-pub(super) fn are_intact(remembered: &Acknowledged, replies: &[Value]) -> bool {
-    let pairs = remembered.ids.values().zip(replies.chunks(2));
-    let known: Vec<bool> = pairs
-        .filter_map(|(id, replies)| is_behind(*id, replies))
-        .collect();
-    !known.is_empty() && !known.contains(&true)
+/// What the streams are like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// As remembered, as far as they can be read.
+    Intact,
+    /// Some are behind; these are certainly not.
+    Behind { intact: BTreeSet<Arc<str>> },
+}
+
+/// Reads the replies to [`commands`].
+pub(super) fn read(remembered: &Acknowledged, replies: &[Value]) -> Found {
+    let pairs = remembered.ids.iter().zip(replies.chunks(2));
+    let known = pairs
+        .clone()
+        .filter_map(|((_, id), replies)| is_behind(*id, replies));
+    let known: Vec<bool> = known.collect();
+    if !known.is_empty() && !known.contains(&true) {
+        return Found::Intact;
+    }
+    let intact = pairs.filter(|(_, replies)| has_entry(replies));
+    Found::Behind {
+        intact: intact.map(|((stream, _), _)| Arc::clone(stream)).collect(),
+    }
+}
+
+/// Whether the remembered entry is there.
+fn has_entry(replies: &[Value]) -> bool {
+    matches!(replies, [_, Value::Array(found)] if !found.is_empty())
 }
 
 /// `None` if the stream may not be read.
@@ -64,7 +89,7 @@ fn field<'a>(reply: &'a [Value], name: &str) -> Option<&'a Value> {
 mod tests {
     use redis::parse_redis_value;
 
-    use super::{Acknowledged, EntryId, are_intact};
+    use super::{Acknowledged, EntryId, Found, read};
 
     const ABSENT: &str = "*0\r\n";
     const PRESENT: &str = "*1\r\n*2\r\n$3\r\n5-1\r\n*0\r\n";
@@ -89,7 +114,8 @@ mod tests {
         let mut remembered = Acknowledged::default();
         remembered.remember("s", id);
         let replies = [stream, entry].map(|reply| parse_redis_value(reply.as_bytes()).unwrap());
-        assert_eq!(are_intact(&remembered, &replies), expected, "{why}");
+        let is_intact = read(&remembered, &replies) == Found::Intact;
+        assert_eq!(is_intact, expected, "{why}");
     }
 
     #[test]
@@ -153,10 +179,32 @@ mod tests {
         let info = info(3, Some(3), "5-1");
         let replies = ["-NOPERM a\r\n", "-NOPERM a\r\n", &info, PRESENT];
         let replies = replies.map(|reply| parse_redis_value(reply.as_bytes()).unwrap());
-        assert!(are_intact(&remembered, &replies), "b is as remembered");
-        assert!(
-            !are_intact(&Acknowledged::default(), &[]),
+        assert_eq!(
+            read(&remembered, &replies),
+            Found::Intact,
+            "b is as remembered"
+        );
+        assert_eq!(
+            read(&Acknowledged::default(), &[]),
+            Found::Behind { intact: [].into() },
             "nothing is known"
         );
+    }
+
+    #[test]
+    fn a_stream_is_only_left_alone_where_its_remembered_entry_is() {
+        let mut remembered = Acknowledged::default();
+        for stream in ["a", "b", "c"] {
+            remembered.remember(stream, EntryId { ms: 5, sequence: 1 });
+        }
+        let info = info(3, Some(4), "9-0");
+        let gone = ["-ERR no such key\r\n", ABSENT];
+        let replies = [gone, [&info, ABSENT], [&info, PRESENT]].concat();
+        let replies: Vec<_> = replies
+            .iter()
+            .map(|reply| parse_redis_value(reply.as_bytes()).unwrap())
+            .collect();
+        let intact = ["c".into()].into();
+        assert_eq!(read(&remembered, &replies), Found::Behind { intact });
     }
 }

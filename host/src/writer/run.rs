@@ -437,7 +437,7 @@ impl Writer {
                 self.metrics.restored.inc();
                 tracing::error!(lsn, "cursor was lost and is restored");
             }
-            Why::Refill => tracing::warn!(lsn, "cursor and entries were lost"),
+            Why::Refill { .. } => tracing::warn!(lsn, "cursor and entries were lost"),
             Why::Outdated(before) => {
                 self.metrics.outdated.inc();
                 tracing::error!(

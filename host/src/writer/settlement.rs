@@ -56,7 +56,8 @@ impl Settlement {
                 counted.insert(decision.lsn);
                 settled.count(decision, &fates, replayed);
             } else {
-                settled.healed += fates.len() as u64;
+                let sent = fates.iter().filter(|fate| **fate != Fate::There);
+                settled.healed += sent.count() as u64;
             }
         }
         for decision in given_back {
@@ -82,10 +83,10 @@ impl Settled {
         let is_replayed = decision.lsn <= replayed;
         for fate in fates {
             *match (fate, is_replayed) {
-                (Fate::Delivered, false) => &mut self.delivered,
+                (Fate::Delivered | Fate::There, false) => &mut self.delivered,
                 (Fate::Dead, false) => &mut self.dead,
                 (Fate::Lost, false) => &mut self.lost,
-                (Fate::Delivered, true) => &mut self.replayed_delivered,
+                (Fate::Delivered | Fate::There, true) => &mut self.replayed_delivered,
                 (Fate::Dead, true) => &mut self.replayed_dead,
                 (Fate::Lost, true) => &mut self.replayed_lost,
             } += 1;

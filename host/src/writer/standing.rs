@@ -3,6 +3,8 @@
 //! `judge` compares what Redis says with what is remembered: claim, go on, heal, wait for another owner, or leave. It alone
 //! decides whose the streams' cursor is. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::acknowledged::Acknowledged;
@@ -34,8 +36,11 @@ pub(super) enum Why {
     Adopt(String),
     /// It is gone, and the streams are as remembered.
     Restore,
-    /// It is gone, and so are entries.
-    Refill,
+    /// It is gone, and so are entries; not of these streams, which have all up to `written`.
+    Refill {
+        intact: BTreeSet<Arc<str>>,
+        written: Lsn,
+    },
     /// It stands here, where this journal has never been: the files that had these numbers are gone.
     Outdated(Lsn),
 }
@@ -74,6 +79,8 @@ pub(super) struct Standing {
     pub(super) high: Lsn,
     /// The cursor was ours once in this process.
     pub(super) held: bool,
+    /// Streams that have everything up to here, which is more than the cursor says: others are being filled again.
+    ahead: BTreeMap<Arc<str>, Lsn>,
     /// Since when another's cursor is in the way.
     foreign_since: Option<Instant>,
 }
@@ -86,6 +93,7 @@ impl Standing {
             high: mark.lsn,
             acknowledged: mark,
             held: false,
+            ahead: BTreeMap::new(),
             foreign_since: None,
         }
     }
@@ -141,18 +149,33 @@ impl Standing {
     pub(super) fn acknowledge(&mut self, through: Lsn) {
         self.acknowledged.lsn = through;
         self.high = self.high.max(through);
+        self.ahead.retain(|_, ahead| *ahead > through);
+    }
+
+    /// Whether a stream is known to have what it got of this input, although the cursor does not say so.
+    pub(super) fn has(&self, stream: &str, lsn: Lsn) -> bool {
+        self.ahead.get(stream).is_some_and(|ahead| lsn <= *ahead)
     }
 
     /// Redis came back with less: what comes after `to` is to be sent again.
     pub(super) fn rewind(&mut self, to: Lsn) {
         self.acknowledged.lsn = to;
         self.acknowledged.forget_ids();
+        // They are older than when they were looked at.
+        self.ahead.clear();
     }
 
-    /// Redis came back with nothing: all that is retained is to be sent again.
-    pub(super) fn refill(&mut self, to: Lsn) {
+    /// Streams are gone: all that is retained is to be sent again, but not to those that are intact and have all up to `written`.
+    pub(super) fn refill(&mut self, to: Lsn, intact: &BTreeSet<Arc<str>>, written: Lsn) {
         self.acknowledged.lsn = to;
-        self.acknowledged.ids.clear();
+        self.acknowledged
+            .ids
+            .retain(|stream, _| intact.contains(stream));
+        self.ahead.retain(|stream, _| intact.contains(stream));
+        for stream in intact {
+            let ahead = self.ahead.entry(Arc::clone(stream)).or_insert(written);
+            *ahead = written.max(*ahead);
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::harness::Redis;
 /// What they did.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    /// What was taken out is to stay out.
-    pub(crate) removed: BTreeSet<Key>,
+    /// What was taken out of each stream is to stay out.
+    removed: BTreeMap<String, BTreeSet<Key>>,
     /// What was written is to stay in, in its order.
     written: BTreeMap<&'static str, Vec<String>>,
 }
@@ -41,8 +41,24 @@ impl Operator {
         };
         let gone = &keys(before) - &keys(after);
         let count = gone.len();
-        self.removed.extend(gone);
+        self.note_removed(stream, gone);
         count
+    }
+
+    /// These are not in this stream any more, and are to stay out.
+    pub(crate) fn note_removed(&mut self, stream: &str, gone: BTreeSet<Key>) {
+        let removed = self.removed.entry(stream.to_owned()).or_default();
+        removed.extend(gone);
+    }
+
+    /// What was removed from this stream is to come back.
+    pub(crate) fn comes_back(&mut self, stream: &str) {
+        self.removed.remove(stream);
+    }
+
+    /// All that is to stay out.
+    pub(crate) fn removed(self) -> BTreeSet<Key> {
+        self.removed.into_values().flatten().collect()
     }
 
     /// Writes an entry of somebody else's to a stream, with this id or `*`.

@@ -35,7 +35,7 @@ async fn the_last_second_of_a_killed_redis_is_written_again() {
             .await;
         for _ in 0..rounds(3, 8) {
             let safe = fs::metadata(log_of(&trial.redis)).unwrap().len();
-            let second = trial.dice.within(500..2_500);
+            let second = trial.dice.within(100..500);
             trial.wait_delivered(second);
             trial.disturb();
             trial.redis.kill();
@@ -68,14 +68,14 @@ async fn a_redis_killed_while_its_replies_are_on_their_way_has_everything_once()
         for _ in 0..rounds(4, 10) {
             trial.disturb();
             trial.lane.hold_replies(true);
-            let more = trial.dice.within(1..1_500);
+            let more = trial.dice.within(1..300);
             trial.wait_sent(usize::try_from(more).unwrap());
             trial.redis.kill();
             trial.lane.hold_replies(false);
             trial.redis.up();
             trial.host().wait_ready();
             trial.calm();
-            trial.wait_delivered(500);
+            trial.wait_delivered(200);
         }
         let verdict = trial.verdict(Missing::Nothing);
         assert!(
@@ -91,7 +91,7 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
     for seed in seeds(test, &[1]) {
         let mut trial = Plan::new(seed).setup(impatient).start().await;
         for _ in 0..rounds(2, 4) {
-            let more = trial.dice.within(500..3_000);
+            let more = trial.dice.within(100..700);
             trial.wait_delivered(more);
             trial.disturb();
             trial.redis.kill();
@@ -113,14 +113,14 @@ async fn a_redis_that_hangs_past_the_timeout_has_everything_once() {
             trial.disturb();
             let said = trial.warnings_with("no reply within 300 ms");
             trial.redis.signal("STOP");
-            let more = usize::try_from(trial.dice.within(1..2_000)).unwrap();
+            let more = usize::try_from(trial.dice.within(1..400)).unwrap();
             trial.wait_in_trouble("redis: no reply within 300 ms", more);
             trial.redis.signal("CONT");
             trial.host().wait_ready();
             trial.calm();
             let said = trial.warnings_with("no reply within 300 ms") - said;
             assert_eq!(said, 1, "it is said once");
-            trial.wait_delivered(1_000);
+            trial.wait_delivered(200);
         }
         trial.verdict(Missing::Nothing);
     }
@@ -150,13 +150,13 @@ async fn a_redis_that_is_loading_its_data_is_waited_for() {
             trial.redis.kill();
             trial.redis.spawn();
             let said = trial.warnings_with("LOADING");
-            trial.wait_in_trouble("LOADING", 500);
+            trial.wait_in_trouble("LOADING", 200);
             let said = trial.warnings_with("LOADING") - said;
             assert_eq!(said, 1, "it is said once");
             trial.redis.wait_up();
             trial.host().wait_ready();
             trial.calm();
-            trial.wait_delivered(1_000);
+            trial.wait_delivered(200);
         }
         trial.verdict(Missing::Nothing);
     }

@@ -9,12 +9,12 @@ async fn meddled(test: &str, meddle: fn(&mut Trial, &'static str)) {
     for seed in seeds(test, &[1]) {
         let mut trial = Plan::new(seed).start().await;
         for _ in 0..rounds(6, 40) {
-            let more = trial.dice.within(1..400);
+            let more = trial.dice.within(1..150);
             trial.wait_delivered(more);
             let stream = *trial.dice.pick(&[EVENTS, JOBS]);
             meddle(&mut trial, stream);
         }
-        trial.wait_delivered(300);
+        trial.wait_delivered(150);
         let verdict = trial.verdict(Missing::Nothing);
         assert!(!verdict.log.contains("healing"), "nothing was sent again");
         let losses = &verdict.status["links"]["redis"]["losses"];
@@ -95,13 +95,13 @@ async fn a_stream_that_has_no_ids_left_makes_dead_letters() {
     let test = "faults::redis_shared::a_stream_that_has_no_ids_left_makes_dead_letters";
     for seed in seeds(test, &[1]) {
         let mut trial = Plan::new(seed).start().await;
-        trial.wait_delivered(500);
+        trial.wait_delivered(100);
         let stream = *trial.dice.pick(&[EVENTS, JOBS]);
         let last = "18446744073709551615-18446744073709551615";
         trial.operator.write(&trial.redis, stream, last);
         wait_for("dead letters come", || {
             let letters: u64 = trial.redis.ask(&["XLEN", DEAD]);
-            (letters > 100).then_some(())
+            (letters > 50).then_some(())
         });
         let other = if stream == EVENTS { JOBS } else { EVENTS };
         let before: u64 = trial.redis.ask(&["XLEN", other]);
@@ -114,7 +114,7 @@ async fn a_stream_that_has_no_ids_left_makes_dead_letters() {
             .operator
             .take_out(&trial.redis, stream, &["DEL", stream]);
         trial.operator.forget(stream);
-        trial.wait_delivered(300);
+        trial.wait_delivered(150);
         trial.verdict(Missing::Nothing);
     }
 }

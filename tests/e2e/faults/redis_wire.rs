@@ -5,7 +5,7 @@ use crate::proxy::{Condition, Ending, Toward};
 use super::dice::{Dice, rounds, seeds};
 use super::trial::{Missing, Plan, Trial};
 use super::trouble::impatient;
-use crate::harness::wait_for;
+use crate::harness::{Setup, wait_for};
 
 /// Where a sweep begins to count, and how many bytes on it strikes at most. The first ones are those of a new connection.
 const REQUESTS: [(&str, u64); 6] = [
@@ -102,11 +102,11 @@ async fn replies_that_crawl_are_given_up_on_and_believed_later() {
         for _ in 0..rounds(2, 6) {
             trial.disturb();
             trial.lane.set(Toward::Client, Condition::Slow(1));
-            trial.wait_in_trouble("redis: no reply within", 2_000);
+            trial.wait_in_trouble("redis: no reply within", 400);
             trial.lane.clear();
             trial.host().wait_ready();
             trial.calm();
-            trial.wait_delivered(1_000);
+            trial.wait_delivered(200);
         }
         trial.verdict(Missing::Nothing);
     }
@@ -120,7 +120,7 @@ async fn a_link_of_uneven_delays_keeps_up_and_stays_ready() {
         for toward in [Toward::Server, Toward::Client] {
             trial.lane.set(toward, Condition::Delay(0..200));
         }
-        trial.wait_delivered(rounds(2_000, 20_000));
+        trial.wait_delivered(rounds(400, 10_000));
         let verdict = trial.verdict(Missing::Nothing);
         let losses = &verdict.status["links"]["redis"]["losses"];
         assert_eq!(*losses, 0, "no reply was given up on");
@@ -146,7 +146,7 @@ fn land(trial: &Trial, landing: Landing) {
     }
     trial.lane.wait_held(first);
     match landing {
-        Landing::After => trial.wait_delivered(100),
+        Landing::After => trial.wait_delivered(50),
         Landing::Between => {
             trial.lane.wait_held(first + 1);
             trial.lane.let_go(first);
@@ -168,7 +168,7 @@ async fn batches_that_land_late_do_nothing() {
         for _ in 0..rounds(3, 20) {
             for landing in shuffled(&mut trial.dice) {
                 land(&trial, landing);
-                trial.wait_delivered(200);
+                trial.wait_delivered(50);
             }
         }
         trial.calm();
@@ -188,12 +188,11 @@ fn shuffled(dice: &mut Dice) -> [Landing; 3] {
 async fn a_link_slower_than_the_timeout_now_and_then_repeats_nothing() {
     let test = "faults::redis_wire::a_link_slower_than_the_timeout_now_and_then_repeats_nothing";
     for seed in seeds(test, &[1]) {
-        let plan = Plan::new(seed).rate(400.0);
-        let plan = plan.setup(|setup| setup.env("REDIS_REMOTE_WRITE_TIMEOUT", "100ms"));
-        let trial = plan.start().await;
+        let hasty = |setup: Setup| setup.env("REDIS_REMOTE_WRITE_TIMEOUT", "100ms");
+        let trial = Plan::new(seed).setup(hasty).start().await;
         trial.disturb();
         trial.lane.set(Toward::Server, Condition::Delay(0..130));
-        trial.wait_sent(rounds(1_500, 20_000) as usize);
+        trial.wait_sent(rounds(800, 20_000) as usize);
         trial.lane.clear();
         trial.host().wait_ready();
         trial.calm();

@@ -386,7 +386,7 @@ impl Trial {
         let verdict = Verdict {
             sent: self.tap.sent(),
             found: [of_stream(EVENTS), of_stream(JOBS), (DEAD, letters)].into(),
-            removed: self.operator.removed,
+            removed: self.operator.removed(),
             journaled: journaled(&setup),
             status,
             log,
