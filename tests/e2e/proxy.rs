@@ -41,6 +41,8 @@ pub(crate) enum Condition {
     Slow(u64),
     /// So many bytes more, then the connection that carried the last of them ends, both ways; clear after that.
     EndAfter(u64, Ending),
+    /// Every connection ends at this byte of it.
+    EndEach(u64, Ending),
 }
 
 /// How a connection ends.
@@ -311,12 +313,13 @@ impl Gate {
             Toward::Client => (&connection.server, &connection.client),
         };
         let mut bytes = vec![0; PIECE];
-        let mut delays = connection.number as u64;
+        let (mut delays, mut passed) = (connection.number as u64, 0);
         while let Ok(read @ 1..) = from.read(&mut bytes) {
             before(&bytes[..read]);
             let mut rest = &bytes[..read];
             while !rest.is_empty() {
-                let Turn::Pass(count, after, ending) = self.turn(toward, rest, &mut delays) else {
+                let Turn::Pass(count, after, ending) = self.turn(toward, rest, passed, &mut delays)
+                else {
                     let stuck = self.lock().condition(toward);
                     let still = |rules: &mut Rules| rules.condition(toward) == stuck;
                     let waited = self.changed.wait_while(self.lock(), still);
@@ -327,6 +330,7 @@ impl Gate {
                 // The end of the other side shows in reading from it.
                 drop(to.write_all(&rest[..count]));
                 rest = &rest[count..];
+                passed += count as u64;
                 if let Some(ending) = ending {
                     connection.end(ending);
                     return;
@@ -336,7 +340,7 @@ impl Gate {
         drop(to.shutdown(Shutdown::Write));
     }
 
-    fn turn(&self, toward: Toward, bytes: &[u8], delays: &mut u64) -> Turn {
+    fn turn(&self, toward: Toward, bytes: &[u8], passed: u64, delays: &mut u64) -> Turn {
         let (length, mut rules) = (bytes.len(), self.lock());
         if let Some((word, condition)) = rules.armed.get(&toward).cloned() {
             let mut windows = bytes.windows(word.len());
@@ -367,6 +371,11 @@ impl Gate {
                 let count = (usize::try_from(*rate).unwrap() / 20).clamp(1, length);
                 let time = Duration::from_secs_f64(count as f64 / *rate as f64);
                 Turn::Pass(count, time, None)
+            }
+            Condition::EndEach(at, ending) => {
+                let left = usize::try_from(at.saturating_sub(passed)).unwrap();
+                let ending = (left <= length).then_some(*ending);
+                return Turn::Pass(left.min(length), Duration::ZERO, ending);
             }
             Condition::HoleAfter(left) | Condition::EndAfter(left, _)
                 if (length as u64) < *left =>

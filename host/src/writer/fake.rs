@@ -245,6 +245,7 @@ impl Server {
                 self.set(key, value, Some(expires));
                 Value::Okay
             }
+            ["ECHO", text] => bulk(text),
             ["DEL", key] => {
                 self.delete(key);
                 Value::Int(1)

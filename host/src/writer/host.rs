@@ -59,6 +59,8 @@ pub(super) struct Host {
     next: Lsn,
     is_closed: bool,
     pub(super) fault: Option<Fault>,
+    /// The way to Redis is cut at this byte.
+    pub(super) cut_at: usize,
     closed_in_row: usize,
     pub(super) late: Vec<(Client, Vec<Vec<String>>)>,
     /// A batch was left on its way, or Redis came back with less.
@@ -124,6 +126,7 @@ impl Host {
             next: BEGIN + 1,
             is_closed: false,
             fault: None,
+            cut_at: usize::MAX,
             closed_in_row: 0,
             late: Vec::new(),
             has_doubt: false,
@@ -255,6 +258,9 @@ impl Host {
     }
 
     fn send(&mut self, commands: Vec<Vec<String>>, server: &mut Server, now: Instant) {
+        if commands.iter().flatten().map(String::len).sum::<usize>() > self.cut_at {
+            return self.lost(Loss::Closed);
+        }
         let client = self.client.as_mut().unwrap();
         let mut fault = self.fault.take();
         // Failures inside EXEC whose reply is lost are a gap of the design: see the lane's report.

@@ -33,6 +33,10 @@ const RENEW: Duration = Duration::from_secs(5);
 const DEATHS: u32 = 3;
 /// Streams whose type is remembered on a connection; asking again is all that happens beyond.
 const MAX_CHECKED: usize = 1_000;
+/// What is echoed at once to see whether a connection carries as much as a batch, and the most of it altogether: an entry that Redis
+/// closes the connection on is larger than that, or is no matter of size.
+const ECHO: usize = 8 << 10;
+const MOST_ECHOED: usize = 1 << 20;
 /// Who moves a cursor of ours to where we never were.
 const TWIN: &str = "a host with a copy of this journal";
 /// Why an entry that kills its connection is a dead letter.
@@ -69,6 +73,8 @@ enum Question {
     Claim(Batch),
     /// The type of these streams.
     Types(Vec<Box<str>>),
+    /// Whether the connection carries as many bytes as the batch that seems to kill it.
+    Echo,
     Batch(OwnerKey),
 }
 
@@ -112,6 +118,8 @@ pub(super) struct Lane {
     quiet_since: Option<Instant>,
     /// When the owner key was last written on this connection.
     renewed: Option<Instant>,
+    /// This connection carries as much as the batch in flight.
+    carries: bool,
     notes: Vec<Note>,
 }
 
@@ -134,6 +142,7 @@ impl Lane {
             most: BATCH,
             quiet_since: None,
             renewed: None,
+            carries: false,
             notes: Vec::new(),
         }
     }
@@ -181,24 +190,26 @@ impl Lane {
         self.max_bulk = max_bulk;
         self.quiet_since = None;
         self.renewed = None;
+        self.carries = false;
     }
 
     /// The connection is gone. What was in flight stays in flight.
     pub(super) fn lost(&mut self, loss: Loss) {
         let question = self.question.take();
         self.renewed = None;
-        if let Some(batch) = &mut self.in_flight
-            && let Some(Question::Batch(_)) = question
-        {
-            match loss {
-                Loss::Closed => batch.deaths += 1,
-                Loss::GivenUp => {
+        if let Some(batch) = &mut self.in_flight {
+            match (question, loss) {
+                (Some(Question::Batch(_)), Loss::Closed) => batch.deaths += 1,
+                (Some(Question::Batch(_)), Loss::GivenUp) => {
                     batch.deaths = 0;
                     // It may be more than this connection carries in the time allowed.
                     if batch.shrink() {
                         self.ceiling = batch.size();
                     }
                 }
+                // It is the way that takes nothing.
+                (Some(Question::Echo), _) => batch.deaths = 0,
+                _ => {}
             }
         }
         // A cursor without decisions is made anew when it is due.
@@ -258,14 +269,17 @@ impl Lane {
             return self.take(now);
         };
         if batch.deaths >= DEATHS {
-            batch.deaths = 0;
             if batch.halve() {
                 self.notes.push(Note::Halved);
-            } else {
+            } else if self.carries {
                 let lsn = batch.place().lsn;
                 batch.keep_all(KILLER, &self.routes);
                 self.notes.push(Note::Killer { lsn });
+            } else {
+                let batch = batch.commands(&self.identity, OwnerKey::Renew);
+                return self.ask(Question::Echo, echoes(batch.get_packed_pipeline().len()));
             }
+            batch.deaths = 0;
         }
         for (reason, cut) in batch.bound(self.max_bulk, &self.routes) {
             self.notes.push(Note::TooLarge { reason, cut });
@@ -390,6 +404,7 @@ impl Lane {
                 self.after_claim(now, retained, answer);
             }
             Some(Question::Types(streams)) => self.read_types(&streams, replies),
+            Some(Question::Echo) => self.carries = true,
             Some(Question::Batch(owner)) => {
                 let Some(batch) = &mut self.in_flight else {
                     return;
@@ -650,4 +665,14 @@ impl Lane {
         }
         self.replace(&refused);
     }
+}
+
+/// At least so many bytes that mean nothing, in pieces that no limit refuses.
+fn echoes(bytes: usize) -> Pipeline {
+    let piece = "x".repeat(ECHO);
+    let mut commands = Pipeline::new();
+    for _ in 0..bytes.min(MOST_ECHOED).div_ceil(ECHO) {
+        commands.cmd("ECHO").arg(&piece);
+    }
+    commands
 }

@@ -218,6 +218,20 @@ fn a_lost_cursor_is_restored_and_a_lost_redis_refilled() {
 }
 
 #[test]
+fn a_way_that_closes_every_connection_on_a_batch_makes_no_dead_letters() {
+    let mut bench = Bench::after(1);
+    bench.decide(3);
+    // What comes before a batch gets through.
+    bench.host.cut_at = 100;
+    bench.turns(300);
+    assert!(bench.host.notes.contains(&Note::Halved), "it was suspected");
+    bench.host.cut_at = usize::MAX;
+    let host = bench.finish();
+    let kept = host.file.len() as u64;
+    assert_eq!((host.counts.delivered, kept), (4, 0));
+}
+
+#[test]
 fn a_cursor_that_is_lost_before_a_batch_lets_it_be_sent_once() {
     let mut bench = Bench::after(4);
     bench.decide(2);

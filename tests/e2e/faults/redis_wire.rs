@@ -3,7 +3,7 @@
 use crate::proxy::{Condition, Ending, Toward};
 
 use super::dice::{Dice, rounds, seeds};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{DEAD, Missing, Plan, Trial};
 use super::trouble::impatient;
 use crate::harness::{Setup, wait_for};
 
@@ -124,6 +124,40 @@ async fn a_link_of_uneven_delays_keeps_up_and_stays_ready() {
         let verdict = trial.verdict(Missing::Nothing);
         let losses = &verdict.status["links"]["redis"]["losses"];
         assert_eq!(*losses, 0, "no reply was given up on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_ends_every_connection_on_a_batch_makes_no_dead_letters() {
+    let test =
+        "faults::redis_wire::a_way_that_ends_every_connection_on_a_batch_makes_no_dead_letters";
+    for seed in seeds(test, &[1]) {
+        // So few events that a batch has one: nothing else could be to blame.
+        let plan = Plan::new(seed).rate(800.0).setup(impatient);
+        let mut trial = plan.start().await;
+        for ending in [Ending::Rst, Ending::Fin] {
+            trial.disturb();
+            // Enough for what comes before a batch.
+            let byte = trial.dice.within(800..1_200);
+            let connections = trial.lane.connections();
+            trial
+                .lane
+                .set(Toward::Server, Condition::EndEach(byte, ending));
+            wait_for("more than a batch needs to be suspected", || {
+                let tries = trial.lane.connections() - connections;
+                (tries as u64 > rounds(12, 40)).then_some(())
+            });
+            trial.lane.clear();
+            trial.host().wait_ready();
+            trial.calm();
+            trial.wait_delivered(50);
+        }
+        let verdict = trial.verdict(Missing::Nothing);
+        assert_eq!(
+            verdict.found[DEAD].len(),
+            0,
+            "it was the way, not the event"
+        );
     }
 }
 
