@@ -34,6 +34,8 @@ pub(super) struct Batch {
     is_last: bool,
     /// Connections in a row that were closed on it.
     pub(super) deaths: u32,
+    /// The last of them had carried as many bytes before.
+    pub(super) is_killer: bool,
 }
 
 /// What is done about an entry that Redis does not take as it is.
@@ -104,6 +106,7 @@ impl Batch {
             letters: None,
             is_last: false,
             deaths: 0,
+            is_killer: false,
         }
     }
 

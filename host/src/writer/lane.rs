@@ -39,6 +39,8 @@ const TWIN: &str = "a host with a copy of this journal";
 /// closes the connection on is larger than that, or is no matter of size.
 const ECHO: usize = 8 << 10;
 const MOST_ECHOED: usize = 1 << 20;
+/// Who moves a cursor of ours to where we never were.
+const TWIN: &str = "a host with a copy of this journal";
 /// Why an entry that kills its connection is a dead letter.
 const KILLER: &str = "connection closed by Redis three times";
 
@@ -199,7 +201,10 @@ impl Lane {
         self.renewed = None;
         if let Some(batch) = &mut self.in_flight {
             match (question, loss) {
-                (Some(Question::Batch(_)), Loss::Closed) => batch.deaths += 1,
+                (Some(Question::Batch(_)), Loss::Closed) => {
+                    batch.deaths += 1;
+                    batch.is_killer = self.carries;
+                }
                 (Some(Question::Batch(_)), Loss::GivenUp) => {
                     batch.deaths = 0;
                     // It may be more than this connection carries in the time allowed.
@@ -271,15 +276,16 @@ impl Lane {
         if batch.deaths >= DEATHS {
             if batch.halve() {
                 self.notes.push(Note::Halved);
-            } else if self.carries {
+                batch.deaths = 0;
+            } else if batch.is_killer {
                 let lsn = batch.place().lsn;
                 batch.keep_all(KILLER, &self.routes);
                 self.notes.push(Note::Killer { lsn });
-            } else {
+                batch.deaths = 0;
+            } else if !self.carries {
                 let batch = batch.commands(&self.identity, OwnerKey::Renew);
                 return self.ask(Question::Echo, echoes(batch.get_packed_pipeline().len()));
             }
-            batch.deaths = 0;
         }
         for (reason, cut) in batch.bound(self.max_bulk, &self.routes) {
             self.notes.push(Note::TooLarge { reason, cut });

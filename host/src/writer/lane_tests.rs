@@ -232,6 +232,20 @@ fn a_way_that_closes_every_connection_on_a_batch_makes_no_dead_letters() {
 }
 
 #[test]
+fn a_way_that_is_well_again_whenever_it_is_makes_no_dead_letters() {
+    for turns in 1..100 {
+        let mut bench = Bench::after(1);
+        bench.decide(1);
+        bench.host.cut_at = 100;
+        bench.turns(turns);
+        bench.host.cut_at = usize::MAX;
+        let host = bench.finish();
+        let kept = host.file.len() as u64;
+        assert_eq!((host.counts.delivered, kept), (2, 0), "after {turns}");
+    }
+}
+
+#[test]
 fn a_cursor_that_is_lost_before_a_batch_lets_it_be_sent_once() {
     let mut bench = Bench::after(4);
     bench.decide(2);

@@ -122,7 +122,7 @@ impl Standing {
                 self.foreign_since = None;
                 return Verdict::Held(place);
             }
-            Cursor::Missing if self.acknowledged.lsn == 0 => {
+            Cursor::Missing if self.acknowledged == Acknowledged::default() => {
                 let (at, why) = (self.begin, Why::First);
                 return Verdict::Claim(Claim { at, why });
             }
@@ -229,6 +229,10 @@ mod tests {
         assert_eq!(verdict, Verdict::Claim(claim));
         let verdict = standing(BEGIN + 5).judge(now, Cursor::Missing, Owner::Nobody);
         assert_eq!(verdict, Verdict::Probe, "it was there before");
+        let mut half_written = standing(0);
+        half_written.acknowledged.remember_stream("a");
+        let verdict = half_written.judge(now, Cursor::Missing, Owner::Nobody);
+        assert_eq!(verdict, Verdict::Probe, "with a part of the first batch");
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Does this to a stream, and notes what is not there any more. How many entries that are.
-    pub(crate) fn take_out(&mut self, redis: &Redis, stream: &str, command: &[&str]) -> usize {
+    /// Does this to a stream, and notes what is not there any more.
+    pub(crate) fn take_out(&mut self, redis: &Redis, stream: &str, command: &[&str]) {
         type Entries = Vec<(String, Vec<(String, String)>)>;
         let mut doing = Cmd::new();
         command.iter().for_each(|word| {
@@ -40,9 +40,7 @@ impl Operator {
             of_entries(&fields).into_iter().collect()
         };
         let gone = &keys(before) - &keys(after);
-        let count = gone.len();
         self.note_removed(stream, gone);
-        count
     }
 
     /// These are not in this stream any more, and are to stay out.

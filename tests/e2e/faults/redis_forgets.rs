@@ -38,12 +38,12 @@ async fn a_lagging_replica_that_sentinel_promotes_gets_what_it_missed() {
             trial.wait_delivered(more);
             sentinel.wait_promoted(replica.port);
             trial.disturb();
-            let healed = trial.warnings_with("healing");
+            let healed = trial.logged(" WARN ", "healing");
             trial.lane.aim(replica.port);
             trial.lane.end(Ending::Rst);
             let _old_master = std::mem::replace(&mut trial.redis, replica);
             wait_for("what it had missed is sent again", || {
-                (trial.warnings_with("healing") == healed + 1).then_some(())
+                (trial.logged(" WARN ", "healing") == healed + 1).then_some(())
             });
             trial.host().wait_ready();
             trial.calm();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::dice::{rounds, seeds};
 use super::trial::{Missing, Plan, Trial};
 use super::trouble::impatient;
-use crate::harness::{DURABLE, Redis};
+use crate::harness::{DURABLE, Redis, wait_for};
 
 /// Arguments of a redis-server that forces its log to the disk once a second.
 const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
@@ -19,9 +19,22 @@ fn log_of(redis: &Redis) -> PathBuf {
     grows.expect("redis-server keeps a log")
 }
 
+/// Makes the log anew: a transaction that was cut off stays in it as a beginning without an end, and Redis 7.0 would execute it at its
+/// next start (valkey-io/valkey#4342).
+#[track_caller]
+fn rewrite_log(redis: &Redis) {
+    redis.ask::<()>(&["BGREWRITEAOF"]);
+    wait_for("the log is rewritten", || {
+        let info: String = redis.ask(&["INFO", "persistence"]);
+        let is_over = info.contains("aof_rewrite_in_progress:0\r\n")
+            && info.contains("aof_rewrite_scheduled:0\r\n");
+        is_over.then_some(())
+    });
+}
+
 /// How often the streams were made complete again.
 fn heals(trial: &Trial) -> usize {
-    trial.warnings_with("healing: Redis came back with less")
+    trial.logged(" WARN ", "healing: Redis came back with less")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,14 +55,18 @@ async fn the_last_second_of_a_killed_redis_is_written_again() {
             // The kernel would keep what the process wrote; a dying machine does not.
             let log = OpenOptions::new().write(true).open(log_of(&trial.redis));
             let (log, written) = (log.unwrap(), fs::metadata(log_of(&trial.redis)).unwrap());
-            assert!(written.len() > safe);
-            log.set_len(trial.dice.within(safe..written.len())).unwrap();
+            // What came last may not have been acknowledged, so more than that goes. A slow disk may have got nothing at all.
+            let most = safe + written.len().saturating_sub(safe) / 2;
+            log.set_len(trial.dice.within(safe..most + 1)).unwrap();
             let before = heals(&trial);
             trial.redis.up();
+            wait_for("what it forgot is sent again", || {
+                (heals(&trial) == before + 1).then_some(())
+            });
             trial.host().wait_ready();
             trial.calm();
+            rewrite_log(&trial.redis);
             trial.wait_delivered(second);
-            assert_eq!(heals(&trial), before + 1, "what it forgot is sent again");
         }
         trial.verdict(Missing::Nothing);
     }
@@ -111,15 +128,14 @@ async fn a_redis_that_hangs_past_the_timeout_has_everything_once() {
         let mut trial = Plan::new(seed).setup(impatient).start().await;
         for _ in 0..rounds(3, 10) {
             trial.disturb();
-            let said = trial.warnings_with("no reply within 300 ms");
+            let said = trial.said("no reply within 300 ms");
             trial.redis.signal("STOP");
             let more = usize::try_from(trial.dice.within(1..400)).unwrap();
             trial.wait_in_trouble("redis: no reply within 300 ms", more);
             trial.redis.signal("CONT");
             trial.host().wait_ready();
             trial.calm();
-            let said = trial.warnings_with("no reply within 300 ms") - said;
-            assert_eq!(said, 1, "it is said once");
+            trial.check_said_once("no reply within 300 ms", said);
             trial.wait_delivered(200);
         }
         trial.verdict(Missing::Nothing);
@@ -149,10 +165,9 @@ async fn a_redis_that_is_loading_its_data_is_waited_for() {
             trial.redis.ask::<()>(&["SAVE"]);
             trial.redis.kill();
             trial.redis.spawn();
-            let said = trial.warnings_with("LOADING");
+            let said = trial.said("LOADING");
             trial.wait_in_trouble("LOADING", 200);
-            let said = trial.warnings_with("LOADING") - said;
-            assert_eq!(said, 1, "it is said once");
+            trial.check_said_once("LOADING", said);
             trial.redis.wait_up();
             trial.host().wait_ready();
             trial.calm();

@@ -116,7 +116,10 @@ async fn replies_that_crawl_are_given_up_on_and_believed_later() {
 async fn a_link_of_uneven_delays_keeps_up_and_stays_ready() {
     let test = "faults::redis_wire::a_link_of_uneven_delays_keeps_up_and_stays_ready";
     for seed in seeds(test, &[1]) {
-        let trial = Plan::new(seed).rate(800.0).start().await;
+        // A large batch is many pieces, each of which is delayed.
+        let patient = |setup: Setup| setup.env("REDIS_REMOTE_WRITE_TIMEOUT", "5s");
+        let plan = Plan::new(seed).rate(800.0).setup(patient);
+        let trial = plan.start().await;
         for toward in [Toward::Server, Toward::Client] {
             trial.lane.set(toward, Condition::Delay(0..200));
         }

@@ -176,6 +176,7 @@ impl Plan {
             interposer,
             redis_interposer,
             operator: Operator::default(),
+            redis_interposer,
             tap,
             life: Life::Running(host, watch),
             disturbed,
@@ -224,6 +225,8 @@ pub(crate) struct Trial {
     pub(crate) redis_interposer: Interposer,
     /// Somebody else at the same Redis.
     pub(crate) operator: Operator,
+    /// The same of Redis.
+    pub(crate) redis_interposer: Interposer,
     tap: Tap,
     life: Life,
     disturbed: Arc<AtomicBool>,

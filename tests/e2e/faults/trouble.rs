@@ -34,11 +34,28 @@ impl Trial {
         });
     }
 
-    /// How many warnings in the log have these words.
-    pub(crate) fn warnings_with(&self, words: &str) -> usize {
+    /// How many lines of the log on this level have these words.
+    pub(crate) fn logged(&self, level: &str, words: &str) -> usize {
         let log = self.host().log();
-        let warnings = log.lines().filter(|line| line.contains(" WARN "));
-        warnings.filter(|line| line.contains(words)).count()
+        let lines = log.lines().filter(|line| line.contains(level));
+        lines.filter(|line| line.contains(words)).count()
+    }
+
+    /// How often the host has said this so far: when it began, and as an alarm when it had lasted long.
+    pub(crate) fn said(&self, words: &str) -> [usize; 2] {
+        [" WARN ", " ERROR "].map(|level| self.logged(level, words))
+    }
+
+    /// Since then it was said once.
+    #[track_caller]
+    pub(crate) fn check_said_once(&self, words: &str, before: [usize; 2]) {
+        let [warnings, alarms] = self.said(words);
+        let said = (warnings - before[0], alarms - before[1]);
+        let log = self.host().log();
+        assert!(
+            matches!(said, (1, 0 | 1) | (0, 1)),
+            "{words:?} as warnings and alarms: {said:?}\n{log}"
+        );
     }
 
     /// Nothing that the host shows has this in it.
