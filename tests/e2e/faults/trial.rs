@@ -271,10 +271,15 @@ impl Trial {
     /// No calls from now on. Waits until all that was sent is known.
     #[track_caller]
     pub(crate) fn hold_calls(&self) {
-        self.load.abort();
-        wait_for("the calls stop", || self.load.is_finished().then_some(()));
+        self.end_calls();
         let mark = Event::new("CUSTOM").header("Event-Subclass", "trial::mark");
         self.wait_known(self.switch.fire(mark));
+    }
+
+    #[track_caller]
+    fn end_calls(&self) {
+        self.load.abort();
+        wait_for("the calls stop", || self.load.is_finished().then_some(()));
     }
 
     /// Waits until the tap has this event, which was fired last and belongs into a stream.
@@ -381,7 +386,7 @@ impl Trial {
     /// Ends the calls, waits until Redis has everything, and judges.
     #[track_caller]
     pub(crate) fn verdict(mut self, missing: Missing) -> Verdict {
-        self.load.abort();
+        self.end_calls();
         self.calm();
         let status = self.drain();
         let Life::Running(host, watch) = std::mem::replace(&mut self.life, Life::Changing) else {
@@ -429,10 +434,11 @@ impl Trial {
     fn drain(&self) -> Value {
         self.host().wait_ready();
         let marker = self.dice.seed.to_string() + "-last";
+        let mut last = 0;
         wait_for("the host listens", || {
             // A marker that nobody hears is followed by another.
             let event = Event::new("CUSTOM").header("Event-Subclass", "trial::last");
-            self.switch.fire(event.header("Marker", &*marker));
+            last = self.switch.fire(event.header("Marker", &*marker));
             let waited = Instant::now();
             while waited.elapsed() < Duration::from_secs(1) {
                 type Entries = Vec<(String, Vec<(String, String)>)>;
@@ -450,6 +456,8 @@ impl Trial {
             }
             None
         });
+        // The tap may be behind the host.
+        self.wait_known(last);
         self.host().wait_settled(0)
     }
 }
