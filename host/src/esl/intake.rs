@@ -48,6 +48,8 @@ impl Intake {
             };
             pulse.doubted |= matches!(error, EslError::Silent(_));
             delay = backoff.next(random());
+            self.link.waiting(&error.to_string(), delay);
+            // Whoever sees the count sees the state.
             self.link.ended(error.cause());
             if error.cause() == "killed" {
                 tracing::error!(
@@ -55,7 +57,6 @@ impl Intake {
                     "FreeSWITCH gave this listener up: more than 500 events in a row, and those in its queue, are lost"
                 );
             }
-            self.link.waiting(&error.to_string(), delay);
         }
     }
 }

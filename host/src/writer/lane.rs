@@ -39,8 +39,6 @@ const TWIN: &str = "a host with a copy of this journal";
 /// closes the connection on is larger than that, or is no matter of size.
 const ECHO: usize = 8 << 10;
 const MOST_ECHOED: usize = 1 << 20;
-/// Who moves a cursor of ours to where we never were.
-const TWIN: &str = "a host with a copy of this journal";
 /// Why an entry that kills its connection is a dead letter.
 const KILLER: &str = "connection closed by Redis three times";
 

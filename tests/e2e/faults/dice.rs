@@ -43,11 +43,6 @@ impl Dice {
     pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[(self.next() % of.len() as u64) as usize]
     }
-
-    /// Dice of their own for a part of the test, so that what one part rolls does not depend on the other's pace.
-    pub(crate) fn split(&mut self) -> Dice {
-        Dice::new(self.next())
-    }
 }
 
 /// The seeds with which a test runs: the given ones, each once; in `make soak` new ones until the time is up; with `SEED` that one.

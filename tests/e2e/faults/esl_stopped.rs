@@ -111,7 +111,10 @@ async fn a_loss_without_a_notice_shows_as_time_in_which_nothing_was_read() {
         let dropped = trial.switch.sent().dropped;
         let verdict = trial.verdict(Missing::Unheard(QUEUE));
         let found: usize = verdict.found.values().map(Vec::len).sum();
-        let missing = verdict.sent.len() - found;
-        assert_eq!(missing as u64, dropped, "and nothing else is missing");
+        let missing = (verdict.sent.len() - found) as u64;
+        assert!(
+            (lost..=dropped).contains(&missing),
+            "{missing} are missing; FreeSWITCH dropped {lost}, and {dropped} with the heartbeats after them"
+        );
     }
 }

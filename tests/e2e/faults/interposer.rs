@@ -29,13 +29,10 @@ pub(crate) enum Point {
     /// The filters' saved state.
     StateWrite = 8,
     StateRename = 9,
-    /// The local dead-letter file.
-    LettersWrite = 10,
-    LettersSync = 11,
     /// A transaction goes to Redis.
-    BatchSend = 12,
+    BatchSend = 10,
     /// Its reply has come, and nobody has looked at it.
-    BatchReply = 13,
+    BatchReply = 11,
 }
 
 /// What happens there.

@@ -176,7 +176,6 @@ impl Plan {
             interposer,
             redis_interposer,
             operator: Operator::default(),
-            redis_interposer,
             tap,
             life: Life::Running(host, watch),
             disturbed,
@@ -225,8 +224,6 @@ pub(crate) struct Trial {
     pub(crate) redis_interposer: Interposer,
     /// Somebody else at the same Redis.
     pub(crate) operator: Operator,
-    /// The same of Redis.
-    pub(crate) redis_interposer: Interposer,
     tap: Tap,
     life: Life,
     disturbed: Arc<AtomicBool>,
@@ -301,10 +298,15 @@ impl Trial {
     /// No calls from now on. Waits until all that was sent is known.
     #[track_caller]
     pub(crate) fn hold_calls(&self) {
-        self.load.abort();
-        wait_for("the calls stop", || self.load.is_finished().then_some(()));
+        self.end_calls();
         let mark = Event::new("CUSTOM").header("Event-Subclass", "trial::mark");
         self.wait_known(self.switch.fire(mark));
+    }
+
+    #[track_caller]
+    fn end_calls(&self) {
+        self.load.abort();
+        wait_for("the calls stop", || self.load.is_finished().then_some(()));
     }
 
     /// Waits until the tap has this event, which was fired last and belongs into a stream.
@@ -446,7 +448,7 @@ impl Trial {
     /// Ends the calls, waits until Redis has everything, and judges.
     #[track_caller]
     pub(crate) fn verdict(mut self, missing: Missing) -> Verdict {
-        self.load.abort();
+        self.end_calls();
         self.calm();
         let status = self.drain();
         let Life::Running(host, watch) = std::mem::replace(&mut self.life, Life::Changing) else {
@@ -514,6 +516,7 @@ impl Trial {
             }
             None
         });
+        // The tap may be behind the host.
         self.wait_known(last);
         self.host().wait_settled(0)
     }

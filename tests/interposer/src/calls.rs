@@ -40,9 +40,9 @@ fn ruled(point: Option<Point>, call: impl FnOnce() -> c_int) -> c_int {
 }
 
 /// The same for one that writes `length` bytes; `call` is given how many of them.
-fn ruled_write(points: &[Point], length: usize, call: impl Fn(usize) -> ssize_t) -> ssize_t {
+fn ruled_write(point: Option<Point>, length: usize, call: impl Fn(usize) -> ssize_t) -> ssize_t {
     let part = |permille: usize| length * permille.min(1_000) / 1_000;
-    match points.iter().find_map(|point| action(*point)) {
+    match point.and_then(action) {
         Some(Action::Fail(error)) => return failed(error) as ssize_t,
         Some(Action::Hang(milliseconds)) => control::hang(milliseconds),
         Some(Action::KillBefore) => control::die(),
@@ -97,20 +97,20 @@ unsafe extern "C" fn pwrite64(
     at: off_t,
 ) -> ssize_t {
     let class = point::class(descriptor);
-    let points: &[Point] = match class {
-        Class::Segment(_) => &[Point::SegmentWrite],
-        Class::Letters => &[Point::LettersWrite],
-        _ => &[],
-    };
-    ruled_write(points, length, |length| {
-        if let Class::Segment(number) = class
-            && undo::is_kept()
-        {
-            let before = undo::before(descriptor, at, length);
-            undo::note(What::Written, number, at.cast_unsigned(), &before);
-        }
-        unsafe { libc::syscall(libc::SYS_pwrite64, descriptor, bytes, length, at) as ssize_t }
-    })
+    let is_segment = matches!(class, Class::Segment(_));
+    ruled_write(
+        is_segment.then_some(Point::SegmentWrite),
+        length,
+        |length| {
+            if let Class::Segment(number) = class
+                && undo::is_kept()
+            {
+                let before = undo::before(descriptor, at, length);
+                undo::note(What::Written, number, at.cast_unsigned(), &before);
+            }
+            unsafe { libc::syscall(libc::SYS_pwrite64, descriptor, bytes, length, at) as ssize_t }
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -145,7 +145,6 @@ fn sync(call: c_long, descriptor: c_int) -> c_int {
     let class = point::class(descriptor);
     let (point, number, begins, done) = match class {
         Class::Segment(number) => (Point::SegmentSync, number, What::SyncBegan, What::Synced),
-        Class::Letters => return ruled(Some(Point::LettersSync), || kernel_sync(call, descriptor)),
         Class::Other if is_folder(descriptor) => (
             Point::FolderSync,
             0,
@@ -276,8 +275,7 @@ unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: size
     };
     match point::class(descriptor) {
         Class::Redis { .. } => say(descriptor, &[piece], call),
-        Class::State => ruled_write(&[Point::StateWrite], length, call),
-        Class::Letters => ruled_write(&[Point::LettersWrite], length, call),
+        Class::State => ruled_write(Some(Point::StateWrite), length, call),
         _ => call(length),
     }
 }
@@ -306,11 +304,7 @@ fn say(socket: c_int, pieces: &[iovec], call: impl Fn(usize) -> ssize_t) -> ssiz
         return call(length);
     };
     let is_batch = contain(pieces, b"EXEC\r\n") && contain(pieces, b":cursor\r\n");
-    let points: &[Point] = match is_batch {
-        true => &[Point::BatchSend, Point::RedisSend],
-        false => &[Point::RedisSend],
-    };
-    let said = ruled_write(points, length, call);
+    let said = ruled_write(is_batch.then_some(Point::BatchSend), length, call);
     if is_batch && said > 0 {
         point::set(socket, Class::Redis { asked: true });
     }
@@ -375,8 +369,7 @@ fn hear(descriptor: c_int, call: impl FnOnce() -> ssize_t) -> ssize_t {
     if heard <= 0 {
         return heard;
     }
-    let reply = asked.then(|| action(Point::BatchReply)).flatten();
-    match reply.or_else(|| action(Point::RedisReceive)) {
+    match asked.then(|| action(Point::BatchReply)).flatten() {
         Some(Action::Fail(error)) => return failed(error) as ssize_t,
         Some(Action::Hang(milliseconds)) => control::hang(milliseconds),
         Some(_) => control::die(),

@@ -88,7 +88,7 @@ pub(crate) fn clock_offset_us() -> i64 {
     })
 }
 
-/// The port of which connections are [`Point::RedisSend`] and [`Point::RedisReceive`].
+/// The port that connections to Redis go to.
 pub(crate) fn redis_port() -> u64 {
     words().map_or(0, |words| words[REDIS_PORT].load(Ordering::Relaxed))
 }

@@ -19,17 +19,10 @@ pub(crate) enum Point {
     /// The filters' saved state.
     StateWrite = 8,
     StateRename = 9,
-    /// The local dead-letter file.
-    LettersWrite = 10,
-    LettersSync = 11,
     /// A transaction goes to Redis: something with `EXEC` in it.
-    BatchSend = 12,
+    BatchSend = 10,
     /// Something came from Redis after a transaction was sent.
-    BatchReply = 13,
-    /// Anything written to Redis.
-    RedisSend = 14,
-    /// Anything read from Redis.
-    RedisReceive = 15,
+    BatchReply = 11,
 }
 
 /// What a descriptor is.
@@ -39,7 +32,6 @@ pub(crate) enum Class {
     /// Of the journal, with the number in its name.
     Segment(u64),
     State,
-    Letters,
     /// A connection, and whether a transaction was sent since something was read.
     Redis {
         asked: bool,
@@ -48,9 +40,8 @@ pub(crate) enum Class {
 
 const OTHER: u64 = 0;
 const STATE: u64 = 1;
-const LETTERS: u64 = 2;
-const REDIS: u64 = 3;
-const REDIS_ASKED: u64 = 4;
+const REDIS: u64 = 2;
+const REDIS_ASKED: u64 = 3;
 const SEGMENT: u64 = 1 << 63;
 
 /// Descriptors above are not followed.
@@ -64,7 +55,6 @@ pub(crate) fn class(descriptor: c_int) -> Class {
         .and_then(|descriptor| CLASSES.get(descriptor));
     match slot.map_or(OTHER, |slot| slot.load(Ordering::Acquire)) {
         STATE => Class::State,
-        LETTERS => Class::Letters,
         REDIS => Class::Redis { asked: false },
         REDIS_ASKED => Class::Redis { asked: true },
         number if number & SEGMENT != 0 => Class::Segment(number & !SEGMENT),
@@ -76,7 +66,6 @@ pub(crate) fn set(descriptor: c_int, class: Class) {
     let word = match class {
         Class::Other => OTHER,
         Class::State => STATE,
-        Class::Letters => LETTERS,
         Class::Redis { asked: false } => REDIS,
         Class::Redis { asked: true } => REDIS_ASKED,
         Class::Segment(number) => number | SEGMENT,
@@ -98,9 +87,8 @@ pub(crate) fn of_path(path: &CStr) -> Class {
         let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
         return number.map_or(Class::Other, Class::Segment);
     }
-    match name {
-        b"dead-letters.jsonl" => Class::Letters,
-        _ if name.starts_with(b"filters.state") => Class::State,
-        _ => Class::Other,
+    match name.starts_with(b"filters.state") {
+        true => Class::State,
+        false => Class::Other,
     }
 }
