@@ -3,7 +3,7 @@
 use std::env;
 use std::io::Write;
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long `make soak` repeats each test, in seconds; not set in `make test`.
 const SOAK: &str = "SOAK_SECONDS";
@@ -46,24 +46,25 @@ impl Dice {
 }
 
 /// The seeds with which a test runs: the given ones, each once; in `make soak` new ones until the time is up; with `SEED` that one.
-pub(crate) fn seeds(test: &str, given: &[u64]) -> Box<dyn Iterator<Item = u64>> {
-    let test = test.to_owned();
-    let seeds: Box<dyn Iterator<Item = u64>> = match (number(SEED), soak()) {
+pub(crate) fn seeds<'a>(test: &str, given: &'a [u64]) -> Box<dyn Iterator<Item = u64> + 'a> {
+    let given = given.iter().copied();
+    let seeds: Box<dyn Iterator<Item = u64> + 'a> = match (number(SEED), soak()) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, Some(time)) => {
-            let started = std::time::Instant::now();
-            let given = given.to_vec().into_iter();
+            let started = Instant::now();
             let fresh = std::iter::repeat_with(fresh).take_while(move |_| started.elapsed() < time);
             Box::new(given.chain(fresh))
         }
-        (None, None) => Box::new(given.to_vec().into_iter()),
+        (None, None) => Box::new(given),
     };
-    Box::new(seeds.inspect(move |seed| {
-        let again =
-            format!("{SEED}={seed} cargo test -p jackfield-tests --test e2e -- --exact {test}");
-        // Past libtest, which keeps what a good test prints to itself.
-        writeln!(std::io::stderr(), "seed {seed}: {again}").unwrap();
-    }))
+    let again = format!("cargo test -p jackfield-tests --test e2e -- --exact {test}");
+    Box::new(seeds.inspect(move |seed| tell(&format!("seed {seed}: {SEED}={seed} {again}"))))
+}
+
+/// A line on standard error, past libtest, which keeps what a good test prints to itself.
+pub(crate) fn tell(line: &str) {
+    let line = format!("{line}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// How long each test is repeated, if this is `make soak`.

@@ -1,13 +1,12 @@
 //! As many events as a FreeSWITCH can make: the Event Socket is read at all times, so FreeSWITCH drops none, whatever the rest of the
 //! host waits for.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jackfield::simulator::Event;
 
-use super::dice::{rounds, seeds};
+use super::dice::{rounds, seeds, tell};
 use super::trial::{Missing, Plan, Trial};
 use crate::proxy::{Condition, Toward};
 
@@ -38,7 +37,7 @@ async fn flood(trial: &Trial, time: Duration) {
     };
     let fired = tokio::task::spawn_blocking(fire).await.unwrap();
     let rate = fired as f64 / time.as_secs_f64();
-    writeln!(std::io::stderr(), "flood: {rate:.0} events a second").unwrap();
+    tell(&format!("flood: {rate:.0} events a second"));
 }
 
 fn time() -> Duration {
@@ -51,7 +50,7 @@ fn check(trial: Trial) {
     assert_eq!(sent.dropped, 0, "FreeSWITCH drops nothing: {sent:?}");
     let verdict = trial.verdict(Missing::Nothing);
     let peak = verdict.peak;
-    writeln!(std::io::stderr(), "flood: {peak:?}").unwrap();
+    tell(&format!("flood: {peak:?}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,12 +106,12 @@ impl Fault {
             Fault::SyncFails => {
                 trial
                     .interposer
-                    .strike(3, Point::SegmentSync, 0, 1, Strike::Fail(EIO))
+                    .strike(3, Point::SegmentSync, 0, 1, Strike::Fail(EIO));
             }
             Fault::SyncHangs => {
                 trial
                     .interposer
-                    .strike(4, Point::SegmentSync, 0, 1, Strike::Hang(2_000))
+                    .strike(4, Point::SegmentSync, 0, 1, Strike::Hang(2_000));
             }
             Fault::ClockJumps => trial
                 .interposer
@@ -183,7 +183,8 @@ fn is_promised(pair: [Fault; 2], done: &[[Fault; 2]]) -> bool {
     let so_far = done.iter().flatten().chain(&pair);
     let lacking = [Fault::DiskFull, Fault::DiskFails, Fault::PowerCut];
     let journal_lacks = so_far.into_iter().any(|fault| lacking.contains(fault));
-    !(host && disk_fails) && !(pair.contains(&Fault::RedisForgets) && journal_lacks)
+    let unhealable = journal_lacks && pair.contains(&Fault::RedisForgets);
+    !(unhealable || host && disk_fails)
 }
 
 async fn run(seed: u64) {
