@@ -6,7 +6,7 @@ use jackfield::simulator::{Event, Sent};
 
 use super::dice::{rounds, seeds};
 use super::esl_cut::{ended, wait_ended, wait_heartbeats};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Missing, Plan, Trial, Verdict};
 
 /// How many events FreeSWITCH keeps for a listener in these tests.
 const QUEUE: usize = 1_000;
@@ -47,6 +47,11 @@ async fn stand_still(trial: &Trial, enough: impl Fn(Sent) -> bool) {
     trial.host().signal("CONT");
 }
 
+fn missing(verdict: &Verdict) -> u64 {
+    let found: usize = verdict.found.values().map(Vec::len).sum();
+    (verdict.sent.len() - found) as u64
+}
+
 fn stalled(trial: &Trial) -> f64 {
     let metric = "jackfield_esl_stalled_seconds_total";
     trial.host().metric(metric).unwrap()
@@ -81,7 +86,19 @@ async fn a_host_that_freeswitch_gave_up_says_so_and_goes_on() {
             0,
             "it was not FreeSWITCH that was silent"
         );
-        trial.verdict(Missing::Garbled(usize::try_from(stops).unwrap()));
+        let dropped = trial.switch.sent().dropped;
+        let verdict = trial.verdict(Missing::Garbled(stops as usize * QUEUE));
+        assert!(
+            verdict.malformed as u64 <= stops,
+            "half an event is kept as what it is"
+        );
+        // What FreeSWITCH dropped, what was in its queue then, and the last of what it was about to write.
+        let gone = dropped + stops * (QUEUE as u64 + 50);
+        let missing = missing(&verdict);
+        assert!(
+            missing <= gone,
+            "{missing} are missing of {gone} that FreeSWITCH did not send"
+        );
     }
 }
 
@@ -110,8 +127,7 @@ async fn a_loss_without_a_notice_shows_as_time_in_which_nothing_was_read() {
         );
         let dropped = trial.switch.sent().dropped;
         let verdict = trial.verdict(Missing::Unheard(QUEUE));
-        let found: usize = verdict.found.values().map(Vec::len).sum();
-        let missing = (verdict.sent.len() - found) as u64;
+        let missing = missing(&verdict);
         assert!(
             (lost..=dropped).contains(&missing),
             "{missing} are missing; FreeSWITCH dropped {lost}, and {dropped} with the heartbeats after them"
