@@ -1,7 +1,8 @@
 //! Clocks that jump by an hour, forth and back: order, accounts and delivery do not depend on the time of day.
 
 use super::dice::{rounds, seeds};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 
 const HOUR: i64 = 3_600;
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::dice::{rounds, seeds};
 use super::interposer::{EIO, ENOSPC, EROFS, Point, Strike};
-use super::trial::{JOBS, Missing, Plan, Trial};
+use super::trial::{JOBS, Plan, Trial};
+use super::verdict::Missing;
 use crate::proxy::{Condition, Ending, Toward};
 
 const FOR_LONG: u64 = u64::MAX;

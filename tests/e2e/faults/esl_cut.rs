@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::dice::{rounds, seeds};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 use crate::proxy::{Condition, Ending, Toward};
 
 /// A fault lasts from the first to the second of these; then nothing is wrong any more.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use jackfield::simulator::Event;
 
 use super::dice::{rounds, seeds, tell};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 use crate::proxy::{Condition, Toward};
 
 /// What a FreeSWITCH of two cores makes at most, of small events in JSON.

@@ -5,7 +5,8 @@ use jackfield::simulator::Event;
 
 use super::dice::{Dice, rounds, seeds};
 use super::esl_cut::{ended, wait_ended, wait_heartbeats};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 use crate::proxy::{Condition, Toward};
 
 const EVENT: &str = "Content-Type: text/event-json";

@@ -6,7 +6,8 @@ use jackfield::simulator::{Event, Sent};
 
 use super::dice::{rounds, seeds};
 use super::esl_cut::{ended, wait_ended, wait_heartbeats};
-use super::trial::{Missing, Plan, Trial, Verdict};
+use super::trial::{Plan, Trial};
+use super::verdict::{Missing, Verdict};
 
 /// How many events FreeSWITCH keeps for a listener in these tests.
 const QUEUE: usize = 1_000;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::dice::{rounds, seeds};
 use super::interposer::{ENOSPC, Point, Strike};
-use super::trial::{DEAD, EVENTS, JOBS, Missing, Plan, Trial, Verdict};
+use super::trial::{DEAD, EVENTS, JOBS, Plan, Trial};
+use super::verdict::{Missing, Verdict};
 use crate::harness::{DURABLE, Setup, component, place_filter, wait_for};
 use crate::proxy::{Condition, Ending, Toward};
 

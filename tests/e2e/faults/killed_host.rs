@@ -2,7 +2,8 @@
 
 use super::dice::{rounds, seeds};
 use super::interposer::{Point, Strike};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 
 /// Small, so that segments are made and removed all the time.
 const SMALL: u64 = 16 << 20;

@@ -6,8 +6,9 @@
 //! told the truth.
 //!
 //! In reading order: `dice` (seeds), `tap` (what FreeSWITCH sent, read independently), `watch` (what the host said of itself all
-//! the while), `entries` (what is in Redis), `operator` (somebody else at the same Redis), `trial` (set-up and verdict), `interposer` (faults between the binary and the kernel), `power` (what a power cut takes
-//! back). Then the tests.
+//! the while), `entries` (what is in Redis), `operator` (somebody else at the same Redis), `trial` (set-up, and what is done to it),
+//! `verdict`, `interposer` (faults between the binary and the kernel), `power` (what a power cut takes back), `trouble` (what the host
+//! says of a Redis in trouble), `sentinel` (a replica that is promoted). Then the tests.
 //!
 //! `make test` runs each once, from a fixed seed; `make soak` runs them again and again with new ones. `SEED=…` repeats one.
 
@@ -20,6 +21,7 @@ mod sentinel;
 mod tap;
 mod trial;
 mod trouble;
+mod verdict;
 mod watch;
 
 mod clock;

@@ -2,7 +2,8 @@
 
 use super::dice::{Dice, rounds, seeds};
 use super::interposer::{EIO, ENOSPC, Point, Strike};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 use crate::harness::DURABLE;
 use crate::proxy::{Condition, Ending, Toward};
 

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::dice::{rounds, seeds};
 use super::interposer::{Point, Strike};
 use super::power::Cut;
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
+use super::verdict::Missing;
 use crate::harness::jackfield;
 
 /// What is in Redis was on the disk before.

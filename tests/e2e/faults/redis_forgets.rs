@@ -6,8 +6,9 @@ use super::dice::{rounds, seeds};
 use super::entries::of_stream;
 use super::sentinel::Sentinel;
 use super::tap::Key;
-use super::trial::{EVENTS, JOBS, Missing, Plan, Trial};
+use super::trial::{EVENTS, JOBS, Plan, Trial};
 use super::trouble::impatient;
+use super::verdict::Missing;
 use crate::harness::{Redis, wait_for};
 use crate::proxy::{Condition, Ending, Proxy, Toward};
 

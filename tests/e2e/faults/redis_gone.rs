@@ -4,8 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 
 use super::dice::{rounds, seeds};
-use super::trial::{Missing, Plan, Trial};
+use super::trial::{Plan, Trial};
 use super::trouble::impatient;
+use super::verdict::Missing;
 use crate::harness::{DURABLE, Redis, wait_for};
 
 /// Arguments of a redis-server that forces its log to the disk once a second.

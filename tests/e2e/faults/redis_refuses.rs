@@ -7,8 +7,9 @@ use jackfield::simulator::Event;
 use redis::{Connection, cmd};
 
 use super::dice::{rounds, seeds};
-use super::trial::{DEAD, JOBS, Missing, Plan, Trial};
+use super::trial::{DEAD, JOBS, Plan, Trial};
 use super::trouble::impatient;
+use super::verdict::Missing;
 use crate::harness::wait_for;
 use crate::proxy::Ending;
 

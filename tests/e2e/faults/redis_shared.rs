@@ -1,7 +1,8 @@
 //! Somebody else at the same Redis: what they take out stays out, what they write stays in, and nothing of ours is lost or repeated.
 
 use super::dice::{rounds, seeds};
-use super::trial::{DEAD, EVENTS, JOBS, Missing, Plan, Trial};
+use super::trial::{DEAD, EVENTS, JOBS, Plan, Trial};
+use super::verdict::Missing;
 use crate::harness::wait_for;
 
 /// Does something to a stream again and again. The host is ready all the while, and sends nothing again.

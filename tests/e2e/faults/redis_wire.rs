@@ -3,8 +3,9 @@
 use crate::proxy::{Condition, Ending, Toward};
 
 use super::dice::{Dice, rounds, seeds};
-use super::trial::{DEAD, Missing, Plan, Trial};
+use super::trial::{DEAD, Plan, Trial};
 use super::trouble::impatient;
+use super::verdict::Missing;
 use crate::harness::{Setup, wait_for};
 
 /// Where a sweep begins to count, and how many bytes on it strikes at most. The first ones are those of a new connection.

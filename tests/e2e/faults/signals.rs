@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::dice::{rounds, seeds};
-use super::trial::{Missing, Plan};
+use super::trial::Plan;
+use super::verdict::Missing;
 use crate::proxy::{Condition, Ending, Toward};
 
 /// Half of what a container runtime waits before it kills.

@@ -1,7 +1,5 @@
-//! One trial: a host in the middle of thousands of calls, what is done to it, and the verdict.
+//! One trial: a host in the middle of thousands of calls, and what is done to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,9 +13,10 @@ use super::entries;
 use super::interposer::{Interposer, is_interposed};
 use super::operator::Operator;
 use super::power::{self, Cut};
-use super::tap::{Key, Sent, Tap, key};
+use super::tap::{Key, Tap};
+use super::verdict::{self, Missing, Verdict};
 use super::watch::{Peak, Watch};
-use crate::harness::{DEADLINE, Host, Redis, Setup, jackfield, wait_for};
+use crate::harness::{DEADLINE, Host, Redis, Setup, wait_for};
 use crate::proxy::Proxy;
 
 pub(crate) const EVENTS: &str = "freeswitch:telephony:events";
@@ -256,22 +255,6 @@ enum Life {
     Changing,
 }
 
-/// What may be missing at the end, and is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// Nothing: the host heard all that was sent.
-    Nothing,
-    /// What was sent while it did not listen, or what a power cut took from the journal before it was in Redis, in at most so many
-    /// pieces; everything in the journal is there.
-    Unheard(usize),
-    /// What was sent while it did not listen, in at most so many pieces, of which each may have left a dead letter that is no event.
-    Garbled(usize),
-    /// What was sent while it did not listen, or was swallowed by what said that it was large: so many counted as lost.
-    Swallowed { pieces: usize, too_large: usize },
-    /// So many events that were too large; each was counted as lost.
-    TooLarge(usize),
-}
-
 impl Trial {
     pub(crate) fn host(&self) -> &Host {
         match &self.life {
@@ -470,7 +453,7 @@ impl Trial {
             found: [of_stream(EVENTS), of_stream(JOBS), (DEAD, letters)].into(),
             removed: self.operator.removed(),
             malformed,
-            journaled: journaled(&setup),
+            journaled: verdict::journaled(&setup),
             status,
             log,
             peak: self.peak,
@@ -520,137 +503,4 @@ impl Trial {
         self.wait_known(last);
         self.host().wait_settled(0)
     }
-}
-
-/// What came out of a trial.
-pub(crate) struct Verdict {
-    pub(crate) sent: Vec<Sent>,
-    /// The events of each stream; with the dead letters are those of the local file.
-    pub(crate) found: BTreeMap<&'static str, Vec<Key>>,
-    /// What an operator took out of them.
-    removed: BTreeSet<Key>,
-    /// Dead letters that are no events.
-    pub(crate) malformed: usize,
-    /// What the journal still has, in its order.
-    pub(crate) journaled: Vec<Key>,
-    /// The last `/status`, and log, of the last host.
-    pub(crate) status: Value,
-    pub(crate) log: String,
-    pub(crate) peak: Peak,
-    pub(crate) redis: Redis,
-}
-
-impl Verdict {
-    #[track_caller]
-    fn check(&self, missing: Missing) {
-        let (too_large, malformed, pieces) = match missing {
-            Missing::Nothing => (0, 0, 0),
-            Missing::Unheard(pieces) => (0, 0, pieces),
-            Missing::Garbled(pieces) => (0, pieces, pieces),
-            Missing::Swallowed { pieces, too_large } => (too_large, pieces, pieces),
-            Missing::TooLarge(events) => (events, 0, events),
-        };
-        let counts = &self.status["counts"];
-        assert_eq!(counts["lost"], too_large, "{:#}", self.status);
-        assert!(
-            self.malformed <= malformed,
-            "{} dead letters are no events",
-            self.malformed
-        );
-        let mut lost = 0;
-        let journaled: BTreeSet<&Key> = self.journaled.iter().collect();
-        let dead: BTreeSet<&Key> = self.found[DEAD].iter().collect();
-        assert_eq!(
-            dead.len(),
-            self.found[DEAD].len(),
-            "each dead letter is there once"
-        );
-        for stream in [EVENTS, JOBS] {
-            let sent: Vec<&Key> = self
-                .sent
-                .iter()
-                .filter(|one| one.stream == stream)
-                .map(|one| &one.key)
-                .collect();
-            let found: Vec<&Key> = self.found[stream].iter().collect();
-            assert!(found.len() > 10, "{stream}: only {} entries", found.len());
-            check_order(stream, &sent, &found);
-            let out: BTreeSet<&Key> = dead.iter().copied().chain(&self.removed).collect();
-            let twice = found.iter().find(|key| out.contains(*key));
-            assert!(
-                twice.is_none(),
-                "{stream}: {twice:?} is a dead letter or was taken out, and is there"
-            );
-            let there: BTreeSet<&Key> = found.into_iter().chain(out).collect();
-            let gone: Vec<bool> = sent.iter().map(|key| !there.contains(key)).collect();
-            let gaps = gaps(&gone);
-            let count = gone.iter().filter(|gone| **gone).count();
-            assert!(
-                gaps <= pieces,
-                "{stream}: {count} of {} are missing in {gaps} pieces, the first at {:?}\n{:#}",
-                sent.len(),
-                gone.iter().position(|gone| *gone),
-                self.status,
-            );
-            lost += count;
-            let mut kept = sent
-                .iter()
-                .zip(&gone)
-                .filter(|(key, gone)| **gone && journaled.contains(*key));
-            assert!(
-                kept.next().is_none(),
-                "{stream}: in the journal, and not in Redis"
-            );
-        }
-        if let Missing::TooLarge(events) = missing {
-            assert_eq!(lost, events, "what is missing is what was too large");
-            assert_eq!(counts["lost_by"]["too_large"], events, "{:#}", self.status);
-        }
-    }
-}
-
-/// How many runs of missing ones there are.
-fn gaps(gone: &[bool]) -> usize {
-    let begins = |(place, is_gone): (usize, &bool)| *is_gone && (place == 0 || !gone[place - 1]);
-    gone.iter().enumerate().filter(|one| begins(*one)).count()
-}
-
-/// What was found was sent, and comes in the order of its sending, each once.
-#[track_caller]
-fn check_order(stream: &str, sent: &[&Key], found: &[&Key]) {
-    let places: HashMap<&Key, usize> = sent
-        .iter()
-        .enumerate()
-        .map(|(place, key)| (*key, place))
-        .collect();
-    let mut last: Option<(usize, &Key)> = None;
-    for (entry, key) in found.iter().enumerate() {
-        let place = places.get(key);
-        let place =
-            *place.unwrap_or_else(|| panic!("{stream}, entry {entry}: {key:?} was never sent"));
-        if let Some((before, other)) = last {
-            assert!(
-                place > before,
-                "{stream}, entry {entry}: {key:?}, sent as number {place}, after {other:?}, sent as number {before}"
-            );
-        }
-        last = Some((place, key));
-    }
-}
-
-/// The events of a journal, as `jackfield journal export` tells.
-fn journaled(setup: &Setup) -> Vec<Key> {
-    let mut export = Command::new(jackfield());
-    export
-        .args(["journal", "export", "--json"])
-        .arg(setup.journal());
-    let output = export.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let records = lines
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    records
-        .filter_map(|record| record["event"].as_object().map(key))
-        .collect()
 }
