@@ -3,8 +3,10 @@
 CARGO ?= cargo
 FILTERS := redact route project
 SOAK_SECONDS ?= 300
+FUZZED := framer event journal decision config
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test soak bench filters lint toolchain redis clean
+.PHONY: demo test soak bench fuzz filters lint toolchain redis clean
 
 ## Run everything at once on the embedded defaults: make demo ARGS='--events 5000'
 demo: toolchain redis filters
@@ -24,6 +26,21 @@ soak: toolchain redis
 bench: toolchain redis filters
 	$(CARGO) build --profile filter --target wasm32-wasip2 -p yardstick
 	$(CARGO) bench -p jackfield
+
+## The fuzz targets one after the other: make fuzz FUZZ_SECONDS=300. What breaks a promise is put into the corpus as found-*, where
+## `make test` fails on it; fixed, it stays there under a name that says what went wrong.
+# Without a sanitizer: the host has no unsafe code, so it would watch the dependencies alone, halve the speed, and need a nightly
+# compiler. What is merely new to the fuzzer goes to target/, and the versions of the dependencies are those that ship.
+fuzz: toolchain
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	cp Cargo.lock tests/fuzz/libfuzzer/
+	@failed=; for target in $(FUZZED); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		$(CARGO) fuzz run --fuzz-dir tests/fuzz/libfuzzer --target-dir target/fuzz --sanitizer none \
+			$$target target/fuzz/corpus/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4096 -print_final_stats=1 \
+			-artifact_prefix=tests/fuzz/corpus/$$target/found- || failed="$$failed $$target"; \
+	done; [ -z "$$failed" ] || { echo "broken:$$failed"; exit 1; }
 
 ## The filters that ship, as components.
 filters: toolchain
