@@ -1,6 +1,4 @@
 //! Faults between the unchanged binary and the kernel: the rules for the library of `tests/interposer`.
-//!
-//! `tests/interposer/src/control.rs` reads the same layout; the two files change together.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -10,30 +8,10 @@ use tempfile::TempDir;
 
 use crate::harness::{interposer, wait_for};
 
-const WORDS: u64 = 8 + 8 * RULES;
-const RULES: u64 = 8;
+#[path = "../../interposer/src/layout.rs"]
+pub(super) mod layout;
 
-/// A place in the program where a rule can strike; the numbers are the library's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub(crate) enum Point {
-    /// A segment of the journal is made.
-    SegmentCreate = 1,
-    SegmentWrite = 2,
-    SegmentSync = 3,
-    SegmentRead = 4,
-    SegmentRemove = 5,
-    SegmentTruncate = 6,
-    /// A folder's names are forced to the disk.
-    FolderSync = 7,
-    /// The filters' saved state.
-    StateWrite = 8,
-    StateRename = 9,
-    /// A transaction goes to Redis.
-    BatchSend = 10,
-    /// Its reply has come, and nobody has looked at it.
-    BatchReply = 11,
-}
+pub(crate) use layout::Point;
 
 /// What happens there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +44,7 @@ impl Interposer {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         let control = options.open(dir.path().join("control")).unwrap();
-        control.set_len(WORDS * 8).unwrap();
+        control.set_len(layout::WORDS * 8).unwrap();
         Interposer { dir, control }
     }
 
@@ -89,49 +67,52 @@ impl Interposer {
 
     /// Tells which port Redis has.
     pub(crate) fn know_redis(&self, port: u16) {
-        self.set(1, u64::from(port));
+        self.set(layout::REDIS_PORT, u64::from(port));
     }
 
     /// Moves the wall clock of the process.
     pub(crate) fn move_clock(&self, seconds: i64) {
-        self.set(0, (seconds * 1_000_000).cast_unsigned());
+        self.set(
+            layout::CLOCK_OFFSET_US,
+            (seconds * 1_000_000).cast_unsigned(),
+        );
     }
 
     /// After `skip` calls at this point, `times` of them are struck. One rule has one of eight places.
     pub(crate) fn strike(&self, place: u64, point: Point, skip: u64, times: u64, strike: Strike) {
-        assert!(place < RULES);
+        assert!(place < layout::RULES);
         let (action, argument) = match strike {
-            Strike::Fail(error) => (1, u64::try_from(error).unwrap()),
-            Strike::Hang(milliseconds) => (2, milliseconds),
-            Strike::KillBefore => (3, 0),
-            Strike::KillAfter => (4, 0),
-            Strike::KillWithin(permille) => (5, permille),
-            Strike::FillWithin(permille) => (6, permille),
+            Strike::Fail(error) => (layout::FAIL, u64::try_from(error).unwrap()),
+            Strike::Hang(milliseconds) => (layout::HANG, milliseconds),
+            Strike::KillBefore => (layout::KILL_BEFORE, 0),
+            Strike::KillAfter => (layout::KILL_AFTER, 0),
+            Strike::KillWithin(permille) => (layout::KILL_WITHIN, permille),
+            Strike::FillWithin(permille) => (layout::FILL_WITHIN, permille),
         };
         self.relax(place);
         // The point comes last: it is what makes a rule one.
         for (word, value) in [
-            (1, skip),
-            (2, times),
-            (3, action),
-            (4, argument),
-            (5, 0),
-            (0, point as u64),
+            (layout::SKIP, skip),
+            (layout::TIMES, times),
+            (layout::ACTION, action),
+            (layout::ARGUMENT, argument),
+            (layout::HITS, 0),
+            (layout::POINT, point as u64),
         ] {
-            self.set(8 + 8 * place + word, value);
+            self.set(word_of(place, word), value);
         }
     }
 
     /// The rule in this place is over.
     pub(crate) fn relax(&self, place: u64) {
-        self.set(8 + 8 * place, 0);
+        self.set(word_of(place, layout::POINT), 0);
     }
 
     /// How often the rule in this place has struck.
     pub(crate) fn hits(&self, place: u64) -> u64 {
         let mut word = [0; 8];
         self.control
-            .read_exact_at(&mut word, (8 + 8 * place + 5) * 8)
+            .read_exact_at(&mut word, word_of(place, layout::HITS) * 8)
             .unwrap();
         u64::from_le_bytes(word)
     }
@@ -149,6 +130,11 @@ impl Interposer {
             .write_all_at(&value.to_le_bytes(), word * 8)
             .unwrap();
     }
+}
+
+/// Where this word of the rule in this place is.
+fn word_of(place: u64, word: u64) -> u64 {
+    8 + 8 * place + word
 }
 
 /// Such as `/proc/self/maps` would tell: that the library is really there.

@@ -9,18 +9,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::dice::Dice;
+use super::interposer::layout::{
+    CREATED, FOLDER_SYNC_BEGAN, FOLDER_SYNCED, REMOVED, SYNC_BEGAN, SYNCED, TRUNCATED, WRITTEN,
+};
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
-
-const CREATED: u64 = 1;
-const WRITTEN: u64 = 2;
-const SYNC_BEGAN: u64 = 3;
-const SYNCED: u64 = 4;
-const REMOVED: u64 = 5;
-const TRUNCATED: u64 = 6;
-const FOLDER_SYNC_BEGAN: u64 = 7;
-const FOLDER_SYNCED: u64 = 8;
 
 #[derive(Debug)]
 struct Entry {

@@ -8,8 +8,9 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use libc::{iovec, mode_t, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval};
 
 use crate::control::{self, Action, action};
-use crate::point::{self, Class, Point};
-use crate::undo::{self, What};
+use crate::layout::{self, Point};
+use crate::point::{self, Class};
+use crate::undo;
 
 /// What a call returns that fails with this error number.
 fn failed(error: c_int) -> c_int {
@@ -77,7 +78,7 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> 
     if opened >= 0 {
         point::set(opened, class);
         if let Some(number) = created {
-            undo::note(What::Created, number, 0, &[]);
+            undo::note(layout::CREATED, number, 0, &[]);
         }
     }
     opened
@@ -106,7 +107,7 @@ unsafe extern "C" fn pwrite64(
                 && undo::is_kept()
             {
                 let before = undo::before(descriptor, at, length);
-                undo::note(What::Written, number, at.cast_unsigned(), &before);
+                undo::note(layout::WRITTEN, number, at.cast_unsigned(), &before);
             }
             unsafe { libc::syscall(libc::SYS_pwrite64, descriptor, bytes, length, at) as ssize_t }
         },
@@ -144,12 +145,17 @@ unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
 fn sync(call: c_long, descriptor: c_int) -> c_int {
     let class = point::class(descriptor);
     let (point, number, begins, done) = match class {
-        Class::Segment(number) => (Point::SegmentSync, number, What::SyncBegan, What::Synced),
+        Class::Segment(number) => (
+            Point::SegmentSync,
+            number,
+            layout::SYNC_BEGAN,
+            layout::SYNCED,
+        ),
         Class::Other if is_folder(descriptor) => (
             Point::FolderSync,
             0,
-            What::FolderSyncBegan,
-            What::FolderSynced,
+            layout::FOLDER_SYNC_BEGAN,
+            layout::FOLDER_SYNCED,
         ),
         _ => return kernel_sync(call, descriptor),
     };
@@ -186,7 +192,7 @@ unsafe extern "C" fn ftruncate64(descriptor: c_int, length: off_t) -> c_int {
         {
             // More than any segment of a test has.
             let before = undo::before(descriptor, length, 64 << 20);
-            undo::note(What::Truncated, number, length.cast_unsigned(), &before);
+            undo::note(layout::TRUNCATED, number, length.cast_unsigned(), &before);
         }
         int(unsafe { libc::syscall(libc::SYS_ftruncate, descriptor, length) })
     })
@@ -202,7 +208,7 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
             && undo::is_kept()
         {
             undo::keep(name, number);
-            undo::note(What::Removed, number, 0, &[]);
+            undo::note(layout::REMOVED, number, 0, &[]);
         }
         int(unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) })
     })

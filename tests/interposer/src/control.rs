@@ -1,28 +1,13 @@
 //! The control file: 64-bit words that a test writes and this library reads while the process runs.
-//!
-//! `tests/e2e/faults/interposer.rs` writes the same layout; the two files change together.
 
 use std::ffi::CStr;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::point::Point;
+use crate::layout::{self, Point, WORDS};
 
-/// Words of the file: 8 of its own, then 8 a rule.
-const WORDS: usize = 8 + 8 * RULES;
-const RULES: usize = 8;
-
-/// Words of the file's beginning.
-const CLOCK_OFFSET_US: usize = 0;
-const REDIS_PORT: usize = 1;
-
-/// Words of a rule.
-const POINT: usize = 0;
-const SKIP: usize = 1;
-const TIMES: usize = 2;
-const ACTION: usize = 3;
-const ARGUMENT: usize = 4;
-const HITS: usize = 5;
+/// Bytes of the control file.
+const SIZE: usize = 8 * WORDS as usize;
 
 /// What a rule does to a call.
 #[derive(Clone, Copy)]
@@ -51,7 +36,7 @@ fn words() -> Option<&'static [AtomicU64]> {
         CONTROL.store(control, Ordering::Release);
     }
     // SAFETY: the mapping has this size, is never undone, and atomics may be shared with the process that writes them.
-    Some(unsafe { std::slice::from_raw_parts(control, WORDS) })
+    Some(unsafe { std::slice::from_raw_parts(control, WORDS as usize) })
 }
 
 fn map() -> Option<*mut AtomicU64> {
@@ -66,7 +51,7 @@ fn map() -> Option<*mut AtomicU64> {
         );
         let file = i32::try_from(file).ok().filter(|file| *file >= 0)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let mapped = libc::mmap(null_mut(), WORDS * 8, access, libc::MAP_SHARED, file, 0);
+        let mapped = libc::mmap(null_mut(), SIZE, access, libc::MAP_SHARED, file, 0);
         libc::syscall(libc::SYS_close, file);
         (mapped != libc::MAP_FAILED).then_some(mapped.cast())
     }
@@ -84,34 +69,41 @@ pub(crate) fn variable(name: &CStr) -> Option<&'static CStr> {
 /// By how much the wall clock is moved, in microseconds.
 pub(crate) fn clock_offset_us() -> i64 {
     words().map_or(0, |words| {
-        words[CLOCK_OFFSET_US].load(Ordering::Relaxed).cast_signed()
+        words[layout::CLOCK_OFFSET_US as usize]
+            .load(Ordering::Relaxed)
+            .cast_signed()
     })
 }
 
 /// The port that connections to Redis go to.
 pub(crate) fn redis_port() -> u64 {
-    words().map_or(0, |words| words[REDIS_PORT].load(Ordering::Relaxed))
+    words().map_or(0, |words| {
+        words[layout::REDIS_PORT as usize].load(Ordering::Relaxed)
+    })
 }
 
 /// What is to happen to the call that is being made at this point.
 pub(crate) fn action(point: Point) -> Option<Action> {
     let rules = words()?.get(8..)?.chunks_exact(8);
-    let mut due = rules.filter(|rule| rule[POINT].load(Ordering::Acquire) == point as u64);
+    let mut due =
+        rules.filter(|rule| rule[layout::POINT as usize].load(Ordering::Acquire) == point as u64);
     due.find_map(|rule| {
-        if take_one(&rule[SKIP]) || !take_one(&rule[TIMES]) {
+        if take_one(&rule[layout::SKIP as usize]) || !take_one(&rule[layout::TIMES as usize]) {
             return None;
         }
-        rule[HITS].fetch_add(1, Ordering::AcqRel);
-        let argument = rule[ARGUMENT].load(Ordering::Relaxed);
-        Some(match rule[ACTION].load(Ordering::Relaxed) {
-            1 => Action::Fail(i32::try_from(argument).unwrap_or(libc::EIO)),
-            2 => Action::Hang(argument),
-            3 => Action::KillBefore,
-            4 => Action::KillAfter,
-            5 => Action::KillWithin(usize::try_from(argument).unwrap_or(0)),
-            6 => Action::FillWithin(usize::try_from(argument).unwrap_or(0)),
-            _ => return None,
-        })
+        rule[layout::HITS as usize].fetch_add(1, Ordering::AcqRel);
+        let argument = rule[layout::ARGUMENT as usize].load(Ordering::Relaxed);
+        Some(
+            match rule[layout::ACTION as usize].load(Ordering::Relaxed) {
+                layout::FAIL => Action::Fail(i32::try_from(argument).unwrap_or(libc::EIO)),
+                layout::HANG => Action::Hang(argument),
+                layout::KILL_BEFORE => Action::KillBefore,
+                layout::KILL_AFTER => Action::KillAfter,
+                layout::KILL_WITHIN => Action::KillWithin(usize::try_from(argument).unwrap_or(0)),
+                layout::FILL_WITHIN => Action::FillWithin(usize::try_from(argument).unwrap_or(0)),
+                _ => return None,
+            },
+        )
     })
 }
 

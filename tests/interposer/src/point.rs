@@ -3,28 +3,6 @@
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A place in the program where a rule can strike.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub(crate) enum Point {
-    /// A segment of the journal is made.
-    SegmentCreate = 1,
-    SegmentWrite = 2,
-    SegmentSync = 3,
-    SegmentRead = 4,
-    SegmentRemove = 5,
-    SegmentTruncate = 6,
-    /// A folder is forced to the disk: its new and removed names.
-    FolderSync = 7,
-    /// The filters' saved state.
-    StateWrite = 8,
-    StateRename = 9,
-    /// A transaction goes to Redis: something with `EXEC` in it.
-    BatchSend = 10,
-    /// Something came from Redis after a transaction was sent.
-    BatchReply = 11,
-}
-
 /// What a descriptor is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {

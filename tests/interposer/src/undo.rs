@@ -1,31 +1,12 @@
 //! What a power cut could take back: a record of everything that was done to the journal's files, and of what was forced to the
 //! disk. After the process is gone, the test takes back what was not forced, as far as its dice say.
 //!
-//! The log is `log` in the folder that `INTERPOSER_UNDO` names: words of 64 bits, little-endian, then bytes.
-//! `tests/e2e/faults/power.rs` reads it; the two files change together. Removed segments are kept beside it.
+//! The log is `log` in the folder that `INTERPOSER_UNDO` names; removed segments are kept beside it. `tests/e2e/faults/power.rs` reads it.
 
 use std::ffi::{CStr, c_int, c_long};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use crate::control::variable;
-
-/// What happened. Each entry is: what, the segment's number, where, how many bytes follow, these bytes.
-#[repr(u64)]
-#[derive(Clone, Copy)]
-pub(crate) enum What {
-    Created = 1,
-    /// With what stood there before; fewer bytes than were written where the file was shorter.
-    Written = 2,
-    /// A force of the file begins; `at` names it.
-    SyncBegan = 3,
-    /// The force that `at` names has succeeded.
-    Synced = 4,
-    Removed = 5,
-    /// To the length `at`; with what was cut off.
-    Truncated = 6,
-    FolderSyncBegan = 7,
-    FolderSynced = 8,
-}
 
 const UNOPENED: i32 = -1;
 const ABSENT: i32 = -2;
@@ -72,11 +53,11 @@ pub(crate) fn is_kept() -> bool {
 }
 
 /// Appends an entry, in one call, so that entries of two threads do not mix.
-pub(crate) fn note(what: What, segment: u64, at: u64, bytes: &[u8]) {
+pub(crate) fn note(what: u64, segment: u64, at: u64, bytes: &[u8]) {
     let Some(log) = log() else {
         return;
     };
-    let head = [what as u64, segment, at, bytes.len() as u64];
+    let head = [what, segment, at, bytes.len() as u64];
     let pieces = [
         libc::iovec {
             iov_base: head.as_ptr().cast_mut().cast(),
