@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use jackfield::simulator::{Settings, Simulator};
+use jackfield::simulator::{Event, Settings, Simulator};
 
+use crate::faults::resident_kib;
 use crate::harness::{Host, Redis, Setup, wait_for};
 use crate::numbered::{self, STREAM};
 
@@ -94,6 +95,30 @@ async fn with_a_full_disk_and_no_redis_memory_holds_the_newest_and_the_rest_is_c
     let newest: Vec<u64> = (4_500..5_000).collect();
     assert!(kept.ends_with(&newest), "the newest are kept");
     host.wait_log("buffer full: the oldest events are lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_full_disk_and_no_redis_memory_is_bounded_for_what_goes_nowhere_too() {
+    let (switch, mut redis) = (switch_named("sim1").await, Redis::start());
+    // It wants every event; no route does.
+    let setup = setup(&switch, &redis).filter("10-count", "hostile", "attack = \"counter\"\n");
+    let host = setup.env("BUFFER_SIZE", "500").start();
+    host.wait_ready();
+    limit_file_size(&host, "4096");
+    redis.kill();
+    let before = resident_kib(host.pid()).unwrap();
+    let long = "x".repeat(1_000);
+    for number in 0..100_000 {
+        switch.fire(Event::new("CHANNEL_CREATE").header("Long", &*long));
+        if number % 1_000 == 0 {
+            host.wait_status("it is read", |status| {
+                status["counts"]["inputs"].as_u64() >= Some(number)
+            });
+        }
+    }
+    let grown = resident_kib(host.pid()).unwrap().saturating_sub(before);
+    assert!(grown < 80 << 10, "{grown} KiB for 100 MB of events");
+    assert_eq!(host.status()["counts"]["balanced"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,6 +266,8 @@ impl Framer {
             let text = memmem::find(notice, b"\n\n")
                 .and_then(|end| notice.get(end + 2..))
                 .unwrap_or_default();
+            // Its first line says it; more may have come behind it.
+            let text = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
             return Ending::Notice(String::from_utf8_lossy(text).trim_end().to_owned());
         }
         if self.opened.is_none() && self.skip == 0 && self.bytes.iter().all(|byte| *byte == b'\n') {

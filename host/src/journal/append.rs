@@ -194,6 +194,11 @@ impl Journal {
         lsn
     }
 
+    /// Takes back what was appended and not written yet, in that order.
+    pub fn take_back(&mut self) -> Vec<Record> {
+        self.pending.give_back()
+    }
+
     /// Appends what a write that failed has given back. Such records come in order and before anything newer; there is no point in
     /// it while the journal [refuses](Journal::is_refusing).
     pub fn append_again(&mut self, record: &Record) {
@@ -210,7 +215,7 @@ impl Journal {
         self.push(about(lsn, Kind::Mark, at_us), payload);
     }
 
-    /// Whether a failing disk is left alone for now. What is appended meanwhile is forgotten by the next write, which fails.
+    /// Whether a failing disk is left alone for now. What is appended meanwhile is given back by the next write, which fails.
     pub fn is_refusing(&self) -> bool {
         let refusal = self.refusal.as_ref();
         refusal.is_some_and(|refusal| Instant::now() < refusal.until)

@@ -14,7 +14,8 @@ use crate::journal::kept::Segment;
 use crate::journal::pending::{Pending, Piece, Reach};
 use crate::journal::sync::Target;
 
-/// What was appended since the last successful write is not in the journal (a part of it may be, which harms nobody).
+/// What was appended since the last successful write is not in the journal (a part of it may be, which harms nobody). It is the
+/// caller's now.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the journal")]
 pub struct WriteError {
@@ -52,7 +53,7 @@ pub(super) struct Refusal {
 
 impl Journal {
     /// Writes what was appended. `taken` is the last input that the pipeline has taken: what is lost from a full journal
-    /// counts only above it. After an error the journal has forgotten what was appended since the last successful write.
+    /// counts only above it. An error gives back what was appended since the last successful write.
     pub fn write(&mut self, taken: Lsn) -> Result<Wrote, WriteError> {
         let refused = std::mem::take(&mut self.refused) || self.is_refusing();
         if refused && let Some(refusal) = &self.refusal {

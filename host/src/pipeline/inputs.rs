@@ -1,7 +1,7 @@
 //! The inputs in order. What arrives gets its number and goes to the journal; what the pipeline takes comes from memory or,
 //! when the pipeline is behind by more than memory holds, from the journal.
 //!
-//! Memory is bounded whatever the backlog. While the disk takes nothing, inputs stay in memory until they are taken.
+//! Memory is bounded whatever the backlog. What the disk does not take stays in memory until Redis has it or the disk works again.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use crate::journal::{
 const FRESH: usize = 1_024;
 /// Bytes of them.
 const FRESH_BYTES: usize = 4 << 20;
+/// Bytes of what the disk did not take; what comes beyond them waits where it arrived, where there is a limit, too.
+const FORGOTTEN_BYTES: usize = 16 << 20;
 
 /// A reader that is behind by more inputs than this is made anew: finding the place costs reading half a segment.
 const NEAR: Lsn = 8 * FRESH as Lsn;
@@ -46,6 +48,9 @@ pub struct Inputs {
     unreadable: Option<String>,
     /// Inputs and decisions that the disk did not take, in their order, as far as Redis is not known to have them.
     forgotten: Vec<Record>,
+    forgotten_bytes: usize,
+    /// The newest mark that the disk did not take.
+    forgotten_mark: Option<Record>,
 }
 
 /// A place in the journal that the pipeline reads from.
@@ -77,6 +82,8 @@ impl Inputs {
             trouble: None,
             unreadable: None,
             forgotten: Vec::new(),
+            forgotten_bytes: 0,
+            forgotten_mark: None,
         };
         if let Some(mark) = &inputs.mark {
             inputs.journal.committed(mark.head.lsn);
@@ -192,7 +199,9 @@ impl Inputs {
 
     /// Whether memory has room for more that the disk does not take.
     pub(super) fn has_memory(&self) -> bool {
-        self.unjournaled() < FRESH as u64 / 2 && self.fresh_bytes < FRESH_BYTES
+        self.unjournaled() < FRESH as u64 / 2
+            && self.fresh_bytes < FRESH_BYTES
+            && self.forgotten_bytes < FORGOTTEN_BYTES
     }
 
     /// From and up to these, inputs were decided that only memory has.
@@ -212,12 +221,13 @@ impl Inputs {
     /// Redis has everything up to here.
     pub(super) fn acknowledged(&mut self, through: Lsn) {
         self.forgotten.retain(|record| record.head.lsn > through);
+        self.forgotten_bytes = bytes_of(&self.forgotten);
         self.journal.committed(through);
     }
 
     /// Where the disk may take something again, what it did not take is appended once more, before anything newer.
     pub(super) fn retry(&mut self) {
-        if self.forgotten.is_empty() {
+        if self.forgotten.is_empty() && self.forgotten_mark.is_none() {
             return;
         }
         if self.journal.is_refusing() {
@@ -225,9 +235,14 @@ impl Inputs {
             self.journal.refuse_next();
             return;
         }
-        for record in self.forgotten.drain(..) {
-            self.journal.append_again(&record);
+        // What was decided since the last write is newer.
+        let newer = self.journal.take_back();
+        let older = std::mem::take(&mut self.forgotten);
+        self.forgotten_bytes = 0;
+        for record in older.iter().chain(&self.forgotten_mark).chain(&newer) {
+            self.journal.append_again(record);
         }
+        self.forgotten_mark = None;
     }
 
     /// When the oldest waiting input was received; of one that only the journal has, when the one before it was.
@@ -290,11 +305,17 @@ impl Inputs {
                 wrote.lost
             }
             Err(error) => {
-                let kept = |record: &Record| {
-                    record.head.kind.is_input() || record.head.kind == Kind::Decision
-                };
-                self.forgotten
-                    .extend(error.forgotten.into_iter().filter(kept));
+                for record in error.forgotten {
+                    match record.head.kind {
+                        Kind::Mark => self.forgotten_mark = Some(record),
+                        // The next segment's header has it.
+                        Kind::Router => {}
+                        _ => {
+                            self.forgotten_bytes += record.payload.len();
+                            self.forgotten.push(record);
+                        }
+                    }
+                }
                 let error = format!("cannot be written: {}", error.source);
                 if self.trouble.is_none() {
                     tracing::error!(error, "journal broken: events are held in memory only");
@@ -404,6 +425,10 @@ impl Inputs {
     pub(super) fn close(self) {
         self.journal.close();
     }
+}
+
+fn bytes_of(records: &[Record]) -> usize {
+    records.iter().map(|record| record.payload.len()).sum()
 }
 
 /// Up to where every input has its decision. A power cut or damage may have taken a decision and left a later one: what comes

@@ -24,6 +24,8 @@ mod trouble;
 mod verdict;
 mod watch;
 
+pub(crate) use watch::resident_kib;
+
 mod clock;
 mod damage;
 mod disk;
