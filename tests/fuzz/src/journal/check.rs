@@ -24,8 +24,17 @@ pub(super) fn readers(disk: &MemoryDisk, segments: &[Segment]) {
 
     let numbers: Vec<Lsn> = records(segments).map(|record| record.lsn).collect();
     let last = numbers.iter().copied().max().unwrap_or_default();
-    let some = [0, last.saturating_sub(1), last].into_iter();
-    for after in some.chain(numbers.get(numbers.len() / 2).copied()) {
+    let border = segments.last().map_or(0, |segment| segment.number);
+    let before = |number: Lsn, count| number.saturating_sub(count);
+    let places = [
+        0,
+        before(last, 1),
+        last,
+        before(border, 2),
+        before(border, 1),
+    ];
+    let middle = numbers.get(numbers.len() / 2).copied();
+    for after in places.into_iter().chain(middle) {
         let mut reader = Reader::inputs_after(shared(disk), Path::new(DIR), after);
         same(&read(&mut reader), inputs_after(segments, after));
         let (decisions, again) = decisions_after(segments, after);

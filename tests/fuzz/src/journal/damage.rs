@@ -65,7 +65,7 @@ pub(super) fn damage(disk: &MemoryDisk, step: &Step) {
         }
         'B' => file.bad = BTreeSet::from([step.below(1, length / 4096 + 1)]),
         'V' => {
-            let kind = u8::try_from(step.below(2, 256)).expect("a byte");
+            let kind = u16::try_from(step.below(2, 1 << 16)).expect("two bytes");
             let payload = vec![b'v'; step.below(4, 1 << 16)];
             let at = step.below(1, length + 1).next_multiple_of(8);
             put_at(

@@ -219,13 +219,13 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// A record of any kind and number, with a good checksum.
-pub(super) fn forged_record(kind: u8, lsn: u64, payload: &[u8]) -> Vec<u8> {
+/// A record of any kind and number, with a good checksum. A kind above 255 reaches into bytes that must be zero.
+pub(super) fn forged_record(kind: u16, lsn: u64, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .expect("a small payload")
         .to_le_bytes();
     let mut rest = vec![0; RECORD_HEAD - 12];
-    rest[0] = kind;
+    rest[..2].copy_from_slice(&kind.to_le_bytes());
     rest[4..12].copy_from_slice(&lsn.to_le_bytes());
     rest.extend(payload);
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&length), &rest);

@@ -29,7 +29,7 @@ const MAX_SIZE: u64 = 8 << 20;
 
 /// What one run appends at most, in steps and bytes.
 const MOST_STEPS: usize = 64;
-const MOST_BYTES: usize = 1 << 19;
+const MOST_BYTES: usize = 5 << 18;
 
 /// Runs one script, and sees to it that the journal works afterwards.
 pub fn run(data: &[u8]) {
