@@ -199,7 +199,7 @@ async fn an_entry_that_is_there_twice_is_noticed() {
 async fn an_entry_in_another_place_is_noticed() {
     let said = meddled(|redis, id, event| {
         redis.ask::<()>(&["XDEL", JOBS, id]);
-        redis.ask(&["XADD", JOBS, "*", "event", event]);
+        redis.ask::<()>(&["XADD", JOBS, "*", "event", event]);
     });
     let said = said.await;
     assert!(said.contains("sent as number"), "{said}");
