@@ -143,85 +143,83 @@ fn with_bit_turned(bytes: &[u8], at: usize, dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_turned_bit_in_any_field_of_a_record_costs_that_event_at_most() {
-    // The fields of a record, and their lengths.
-    let fields = [
-        ("magic", 0, 4),
-        ("length", 4, 4),
-        ("checksum", 8, 4),
-        ("kind", 12, 1),
-        ("zeros", 13, 3),
-        ("LSN", 16, 8),
-        ("time", 24, 8),
-        ("connection", 32, 4),
-        ("offset", 40, 8),
-        ("payload", 48, 100),
-    ];
-    for seed in seeds(
-        "faults::damage::a_turned_bit_in_any_field_of_a_record_costs_that_event_at_most",
-        &[1],
-    ) {
+/// Fields of what begins at a byte of a segment: their names, and from where to where they reach.
+type Fields<'a> = &'a [(&'a str, std::ops::Range<u64>)];
+
+/// Turns a bit in each of these fields, each time in the same journal. `begins` chooses where the fields begin; `check` is given
+/// what arrived, how many damaged places were counted, and what was done.
+async fn turn_bits(
+    test: &str,
+    fields: Fields<'_>,
+    begins: impl Fn(&[u8], &mut Dice) -> usize,
+    check: impl Fn(&[u64], f64, &str),
+) {
+    for seed in seeds(test, &[1]) {
         let (mut dice, mut bench) = (Dice::new(seed), Bench::new().await);
         bench.pile_up();
         let copy = Copy::of(&bench.journal());
         let (path, bytes) = copy.segment();
-        for (field, start, length) in fields {
+        for (field, range) in fields {
             for _ in 0..rounds(1, 8) {
                 copy.put_back(&bench.journal());
-                // Not the last one: what is damaged there counts as a write that was not finished.
-                let places = records(bytes);
-                let record = *dice.pick(&places[..places.len() - 1]);
-                let at = record + start + dice.within(0..length) as usize;
+                let at = begins(bytes, &mut dice) + dice.within(range.clone()) as usize;
                 fs::write(path, with_bit_turned(bytes, at, &mut dice)).unwrap();
-                let (numbers, quarantined) = bench.deliver();
-                let what = format!("{field}, byte {at}: {numbers:?}, {quarantined} damaged places");
-                assert!(
-                    numbers.is_sorted_by(|one, next| one < next),
-                    "each once, in order: {what}"
-                );
-                assert!(
-                    numbers.len() as u64 >= EVENTS,
-                    "one is gone at most: {what}"
-                );
-                assert!(quarantined >= 1.0, "it is counted: {what}");
+                let (numbers, damaged) = bench.deliver();
+                let what = format!("{field}, byte {at}: {numbers:?}, {damaged} damaged places");
+                check(&numbers, damaged, &what);
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turned_bit_in_any_field_of_a_header_costs_nothing() {
+async fn a_turned_bit_in_any_field_of_a_record_costs_that_event_at_most() {
+    let test = "faults::damage::a_turned_bit_in_any_field_of_a_record_costs_that_event_at_most";
     let fields = [
-        ("magic", 0, 8),
-        ("version", 8, 4),
-        ("length", 12, 4),
-        ("journal id", 16, 16),
-        ("first LSN", 32, 8),
-        ("decided LSN", 40, 8),
-        ("time", 48, 8),
-        ("name", 56, 4),
+        ("magic", 0..4),
+        ("length", 4..8),
+        ("checksum", 8..12),
+        ("kind", 12..13),
+        ("zeros", 13..16),
+        ("LSN", 16..24),
+        ("time", 24..32),
+        ("connection", 32..36),
+        ("offset", 40..48),
+        ("payload", 48..148),
     ];
-    for seed in seeds(
-        "faults::damage::a_turned_bit_in_any_field_of_a_header_costs_nothing",
-        &[1],
-    ) {
-        let (mut dice, mut bench) = (Dice::new(seed), Bench::new().await);
-        bench.pile_up();
-        let copy = Copy::of(&bench.journal());
-        let (path, bytes) = copy.segment();
-        for (field, start, length) in fields {
-            copy.put_back(&bench.journal());
-            let at = start + dice.within(0..length) as usize;
-            fs::write(path, with_bit_turned(bytes, at, &mut dice)).unwrap();
-            let (numbers, quarantined) = bench.deliver();
-            let what = format!("{field}, byte {at}: {numbers:?}, {quarantined} damaged places");
-            assert!(
-                numbers.iter().copied().eq(0..=EVENTS),
-                "all, each once, in order: {what}"
-            );
-        }
-    }
+    let a_record = |bytes: &[u8], dice: &mut Dice| {
+        // Not the last one: what is damaged there counts as a write that was not finished.
+        let places = records(bytes);
+        *dice.pick(&places[..places.len() - 1])
+    };
+    let check = |numbers: &[u64], damaged: f64, what: &str| {
+        let in_order = numbers.is_sorted_by(|one, next| one < next);
+        assert!(in_order, "each once, in order: {what}");
+        let enough = numbers.len() as u64 >= EVENTS;
+        assert!(enough, "one is gone at most: {what}");
+        assert!(damaged >= 1.0, "it is counted: {what}");
+    };
+    turn_bits(test, &fields, a_record, check).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turned_bit_in_any_field_of_a_header_costs_nothing() {
+    let test = "faults::damage::a_turned_bit_in_any_field_of_a_header_costs_nothing";
+    let fields = [
+        ("magic", 0..8),
+        ("version", 8..12),
+        ("length", 12..16),
+        ("journal id", 16..32),
+        ("first LSN", 32..40),
+        ("decided LSN", 40..48),
+        ("time", 48..56),
+        ("name", 56..60),
+    ];
+    let check = |numbers: &[u64], _: f64, what: &str| {
+        let all = numbers.iter().copied().eq(0..=EVENTS);
+        assert!(all, "all, each once, in order: {what}");
+    };
+    turn_bits(test, &fields, |_, _| 0, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

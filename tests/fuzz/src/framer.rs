@@ -247,7 +247,8 @@ fn ending(bodies: &[u8], rest: &[u8], between: bool) -> Ending {
     };
     let notice = &joined[last..];
     let text = find(notice, b"\n\n").map_or(&[][..], |end| &notice[end + 2..]);
-    Ending::Notice(String::from_utf8_lossy(text).trim_end().to_owned())
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ending::Notice(String::from_utf8_lossy(line).trim_end().to_owned())
 }
 
 fn tail(bodies: &[u8]) -> &[u8] {
