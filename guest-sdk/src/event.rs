@@ -64,8 +64,10 @@ impl Event {
     /// The value of the manifest's header number `index`, counted from 0: [`get`](Self::get) without the search for the name.
     #[must_use]
     pub fn declared(&self, index: usize) -> Option<&str> {
-        if !self.edits.is_empty() {
-            return self.get(self.declared.get(index)?);
+        if !self.edits.is_empty()
+            && let Some(edited) = self.edited(self.declared.get(index)?)
+        {
+            return edited;
         }
         self.values.get(index)?.as_deref()
     }

@@ -87,15 +87,19 @@
 //! # What costs time
 //! A call that reads four declared headers and sets two takes about a microsecond. A header that was not declared adds a call
 //! to the host, and [`Event::headers`] copies all of them, which takes thirty times as long. So declare what you read.
+//! Short strings are cheap: a component has the SDK's allocator, and so cannot set a `#[global_allocator]` of its own.
 //!
 //! # State
 //! Keep it in the struct, and return it from [`Filter::save`]: the next version gets it in [`Filter::new`], and so does this one
 //! after a restart of the host. The host asks for it every ten seconds, at a reload and at its end. After a crash it calls
 //! `handle` and `tick` again for what came since, and discards the answers: the state is as if nothing had happened. Take the time from [`Event::now`] or [`Filter::tick`], not from a clock, so that a replay decides as the first run did.
 
+#[cfg(target_family = "wasm")]
+mod allocator;
 mod answer;
 #[doc(hidden)]
 pub mod bindings;
+mod duration;
 mod event;
 mod export;
 mod host;
@@ -110,6 +114,7 @@ use serde::de::DeserializeOwned;
 
 pub use bindings::jackfield::filter::host::Level;
 pub use bindings::jackfield::filter::types::{Derived, Edit, Header, Manifest, Verdict};
+pub use duration::duration;
 pub use event::Event;
 pub use host::count;
 #[doc(hidden)]

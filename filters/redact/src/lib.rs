@@ -46,8 +46,8 @@ impl Filter for Redact {
     }
 
     fn handle(&mut self, event: &mut Event) -> Verdict {
-        for (name, method) in &self.exact {
-            if let Some(value) = event.get(name) {
+        for (index, (name, method)) in self.exact.iter().enumerate() {
+            if let Some(value) = event.declared(index) {
                 let redacted = self.redacted(value, *method);
                 event.set(name, redacted);
             }
@@ -88,10 +88,17 @@ impl Redact {
 
 /// All characters but the last `keep` become `*`. A value that is no longer than that becomes `*` alone: it would show whole.
 fn mask(value: &str, keep: usize) -> String {
-    let length = value.chars().count();
-    let hidden = if length > keep { length - keep } else { length };
-    let shown = value.chars().skip(hidden);
-    std::iter::repeat_n('*', hidden).chain(shown).collect()
+    let first_shown = keep
+        .checked_sub(1)
+        .and_then(|back| value.char_indices().nth_back(back));
+    let at = first_shown.map_or(
+        value.len(),
+        |(at, _)| if at == 0 { value.len() } else { at },
+    );
+    let (hidden, shown) = value.split_at(at);
+    let mut masked = "*".repeat(hidden.chars().count());
+    masked.push_str(shown);
+    masked
 }
 
 jackfield_sdk::export!(Redact);
