@@ -1,31 +1,46 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each sets up what is missing.
 
 CARGO ?= cargo
-FILTERS := redact route project
+FILTERS := call-record dedup enrich normalize project rate-limit ready redact route sample validate
+CHAIN ?= default
 SOAK_SECONDS ?= 300
 FUZZED := framer event journal decision config
 FUZZ_SECONDS ?= 60
+CARGO_DENY := 0.20.2
+ADVISORIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-.PHONY: demo test soak bench fuzz filters lint toolchain redis clean
+.PHONY: demo test container-test deploy-check soak bench fuzz filters chain languages lint deny toolchain redis chromium prometheus clean
 
 ## Run everything at once on the embedded defaults: make demo ARGS='--events 5000'
 demo: toolchain redis filters
 	$(CARGO) run --release --quiet -- demo $(ARGS)
 
 ## All tests: unit, property and end-to-end.
-test: toolchain redis
+test: toolchain redis chromium prometheus
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 	$(CARGO) test --workspace
+
+## The image: built, and run in Docker Engine under limits, with kills and reloads. Beside `make test`: the first run takes a quarter of an hour.
+container-test: toolchain redis
+	tests/container/run.sh
+
+## The systemd unit and the Kubernetes manifest, by systemd-analyze, the schemas of Kubernetes, and `jackfield check`.
+deploy-check: toolchain
+	deploy/check.sh
 
 ## The fault suite again and again, each test for so many seconds with new seeds: make soak SOAK_SECONDS=600 FAULTS=killed_host
 soak: toolchain redis
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test -p jackfield-tests --test e2e -- --test-threads 2 faults::$(FAULTS)
 
-## The benchmarks of the event path, the journal and the transaction.
+## The table of docs/benchmarks.md, measured anew and written there, in about 15 minutes. A short look that writes nothing: make bench QUICK=1
+## Another program beside the host and the bare relay: make bench PEER='path/to/program args'. Some parts alone: make bench PARTS=latency,steps
 bench: toolchain redis filters
 	$(CARGO) build --profile filter --target wasm32-wasip2 -p yardstick
-	$(CARGO) bench -p jackfield
+	$(CARGO) build --release -p jackfield --bin jackfield
+	$(CARGO) build --release -p load
+	$(CARGO) bench -p jackfield --bench event_path --no-run
+	$(or $(CARGO_TARGET_DIR),target)/release/load $(if $(QUICK),--quick) $(if $(PEER),--peer "$(PEER)") $(if $(PARTS),--only $(PARTS))
 
 ## The fuzz targets one after the other: make fuzz FUZZ_SECONDS=300. What breaks a promise is put into the corpus as found-*, where
 ## `make test` fails on it; fixed, it stays there under a name that says what went wrong.
@@ -46,10 +61,40 @@ fuzz: toolchain
 filters: toolchain
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS))
 
+## A chain of filters/chains with its components, in target/chains: make chain CHAIN=production
+chain: filters
+	@rm -rf target/chains/$(CHAIN) && mkdir -p target/chains/$(CHAIN)
+	@for settings in filters/chains/$(CHAIN)/[0-9]*.toml; do \
+		file=$$(basename $$settings .toml); name=$${file#*-}; \
+		cp $$settings target/chains/$(CHAIN)/ && \
+		cp target/wasm32-wasip2/filter/$$(echo $$name | tr - _).wasm target/chains/$(CHAIN)/$$file.wasm || exit 1; \
+	done
+	@ls target/chains/$(CHAIN)
+
+## The same filter in Rust, C and JavaScript: built, tried, and what a call costs in each. Not part of `make test`: it installs compilers.
+languages: toolchain
+	$(CARGO) build --release -p jackfield
+	$(CARGO) build --profile filter --target wasm32-wasip2 -p screen
+	filters/examples/languages.sh
+
 ## Format and lints, as CI runs them.
 lint: toolchain
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+## Licenses, origins and known vulnerabilities of all dependencies, by .cargo/deny.toml.
+# Built without optimization, which halves the time. The advisories come from a database on the network. Where that cannot be reached, everything else is checked all the same, and the
+# last line says what was not; what the database has against a dependency fails.
+deny: toolchain
+	@if ! command -v cargo-deny >/dev/null && ! $(CARGO) install --locked --debug cargo-deny --version $(CARGO_DENY); then \
+		echo "dependencies NOT CHECKED: cargo-deny $(CARGO_DENY) cannot be installed here"; exit 0; \
+	fi; \
+	$(CARGO) deny --log-level error check licenses bans sources || exit 1; \
+	if why=$$(GIT_TERMINAL_PROMPT=0 timeout 120 $(CARGO) deny fetch db 2>&1) || [ -n "$$(ls -d $(ADVISORIES)/*/ 2>/dev/null)" ]; then \
+		$(CARGO) deny check --disable-fetch advisories; \
+	else \
+		echo "advisories and yanked versions NOT CHECKED: the database of advisories cannot be reached from here:"; echo "$$why"; \
+	fi
 
 # rust-toolchain.toml pins the compiler and the Wasm target; RUSTUP_AUTO_INSTALL may be off.
 toolchain:
@@ -60,6 +105,21 @@ redis:
 		echo "installing redis-server"; \
 		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends redis-server; \
+	}
+
+# For the tests of the page.
+chromium:
+	@command -v chromium >/dev/null || { \
+		echo "installing chromium"; \
+		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium; \
+	}
+
+prometheus:
+	@command -v prometheus >/dev/null || { \
+		echo "installing prometheus, for the tests of alerts and dashboard"; \
+		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends prometheus; \
 	}
 
 clean:

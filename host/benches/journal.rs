@@ -65,7 +65,7 @@ impl Recorder {
         let (mut journal, _) =
             Journal::open(Arc::new(RealDisk), &settings, None).expect("the journal opens");
         let recorder = std::thread::current();
-        journal.on_durable(Box::new(move || recorder.unpark()));
+        journal.on_synced(Box::new(move |_took| recorder.unpark()));
         Recorder {
             journal,
             waits: sync == Sync::Batch,

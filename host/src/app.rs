@@ -9,27 +9,40 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::admin::{self, View};
-use crate::config::{Config, EventsWanted};
-use crate::esl::{Intake, Subscription};
-use crate::filter::{Chain, Engine, Loader, Refusal};
+use crate::admin::{self, Reach, View};
+use crate::clock;
+use crate::config::{self, Config};
+use crate::esl::{Allowed, CommandLink, Commands, Intake, Resync, Subscription};
+use crate::event::Indexer;
+use crate::filter::{Beside, Chain, Engine, Loader, PastOf};
 use crate::journal::JournalError;
 use crate::ledger::{Balance, Ledger};
-use crate::link::Link;
+use crate::link::{Link, Links};
+use crate::listeners::Listeners;
 use crate::metrics::Metrics;
-use crate::pipeline::{Arrivals, Inputs, Outbox, Pipeline, Seen};
+use crate::pipeline::{Arrivals, Calls, Inputs, Outbox, Past, Pipeline, Seen};
 use crate::route::Routes;
+use crate::settings::{self, Followers, Reading, SetLog, Settings};
 use crate::worker::Worker;
 use crate::writer::{End, Letters, Printer, Source, Writer};
 
 /// How long a stop may take to bring to Redis what is left; the rest stays in the journal.
 const STOP: Duration = Duration::from_secs(9);
+/// How long a stop waits for listeners to be told of it.
+const STOP_TOLD: Duration = Duration::from_millis(300);
 /// How long a stop waits for a Redis that is away.
 const STOP_AWAY: Duration = Duration::from_secs(1);
+
+/// How long the loader waits where changes of the chain wait for the pipeline.
+const BUSY: Duration = Duration::from_millis(50);
+/// Searches of the journal over HTTP at once: they read the disk that it is written to.
+const SEARCHES: usize = 2;
+/// Past inputs on which a new version of a filter is tried.
+const REHEARSED: u64 = 1_000;
 
 /// Why a host could not start, or ended.
 #[derive(Debug, Error)]
@@ -47,7 +60,7 @@ pub enum AppError {
     Journal(#[from] JournalError),
     /// wasmtime does not start.
     #[error("cannot start the filter engine")]
-    Engine(#[from] Refusal),
+    Engine(#[source] std::io::Error),
     /// No thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -93,13 +106,22 @@ pub struct App {
     pipeline: Worker,
     writer: JoinSet<End>,
     loader: Worker,
-    stop_loader: Arc<AtomicBool>,
-    server: JoinSet<std::io::Result<()>>,
+    listeners: Worker,
+    stop_watching: Arc<AtomicBool>,
+    settings: Worker,
+    server: Worker,
+    stop_server: oneshot::Sender<()>,
 }
 
 impl App {
-    /// Builds and starts everything, from the writer back to the socket, so that no event meets a half-built host.
-    pub async fn start(config: Config, output: Output) -> Result<App, AppError> {
+    /// Builds and starts everything, from the writer back to the socket, so that no event meets a half-built host. `config` is that of
+    /// the reading, but for what the command changed about it; `log` is the log, to be changed with the settings.
+    pub async fn start(
+        config: Config,
+        output: Output,
+        reading: Reading,
+        log: SetLog,
+    ) -> Result<App, AppError> {
         let address = config.http.listen;
         let listen = |source| AppError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -109,53 +131,59 @@ impl App {
         let open = move || Inputs::open(&journal, router.as_deref());
         let opened = tokio::task::spawn_blocking(open).await;
         let mut inputs = opened.map_err(|_| AppError::Died("the opening of the journal"))??;
-        let view = Arc::new(view(&config, output, &inputs));
-        let routes = Routes::new(&config.streams, &config.routes, &config.dead_letter);
-        let routes = Arc::new(routes);
-        let (sync, metrics) = (config.journal.sync, Arc::clone(&view.metrics));
-        let arrivals = Arc::clone(&view.arrivals);
-        let outbox = Outbox::new(arrivals, &inputs, Arc::clone(&routes), sync, metrics);
-        let outbox = Arc::new(outbox);
-        let durable = Arc::clone(&outbox);
-        inputs.on_durable(move || durable.wake());
-
-        let mut writer = JoinSet::new();
-        match output {
-            Output::Redis => {
-                let lane = Writer {
-                    settings: config.redis.clone(),
-                    trim_interval: config.trim_interval,
-                    host: host_name(),
-                    source: Source::of(&inputs),
-                    routes: Arc::clone(&routes),
-                    outbox: Arc::clone(&outbox),
-                    seen: Arc::clone(&view.seen),
-                    letters: Letters::open(&config.journal.dir),
-                    ledger: Arc::clone(&view.ledger),
-                    metrics: Arc::clone(&view.metrics),
-                    link: Arc::clone(&view.redis),
+        let (routes, follow_routes) = watch::channel(Arc::new(settings::routes(&config)));
+        let (filter_limits, follow_limits) = watch::channel(config.filters.limits.clone());
+        let view = view(
+            &config,
+            output,
+            &inputs,
+            &follow_routes,
+            |arrivals, metrics| {
+                let (arrivals, metrics) = (Arc::clone(arrivals), Arc::clone(metrics));
+                let (allowed, _) = watch::channel(Allowed(config.esl.allow.clone()));
+                let followers = Followers {
+                    routes,
+                    arrivals,
+                    filter_limits,
+                    allowed,
+                    metrics,
+                    log,
                 };
-                writer.spawn(lane.run());
-            }
-            Output::Stdout => {
-                let printer = Printer {
-                    outbox: Arc::clone(&outbox),
-                    seen: Arc::clone(&view.seen),
-                    ledger: Arc::clone(&view.ledger),
-                    metrics: Arc::clone(&view.metrics),
-                    link: Arc::clone(&view.redis),
-                };
-                writer.spawn(printer.run());
-            }
-        }
+                Settings::new(reading, followers)
+            },
+        );
+        let view = Arc::new(view);
+        let outbox = outbox(&config, &mut inputs, follow_routes.clone(), &view);
 
-        let engine = Arc::new(Engine::new()?);
-        let loader = Loader::new(Arc::clone(&engine), config.filters);
-        let (wanted, wants) = watch::channel(Subscription::of(&config.esl.events));
+        let writer = write(
+            &config,
+            output,
+            &inputs,
+            follow_routes.clone(),
+            &outbox,
+            &view,
+        );
+        let engine = Arc::new(Engine::new().map_err(AppError::Engine)?);
+        let stop_watching = Arc::new(AtomicBool::new(false));
+        let loader = Loader::new(Arc::clone(&engine), config.filters)
+            .apart(Arc::clone(&stop_watching))
+            .keeping(&config.journal.dir.join("filters"))
+            .following(follow_limits)
+            .beside(Beside {
+                past: past(&inputs),
+                metrics: Arc::clone(&view.metrics),
+            });
+        let (wanted, wants) = watch::channel(Subscription::new());
+        let own = Arc::clone(&view.arrivals);
+        view.links.announce(&wants, move |event| own.own(event));
+        let routes = Arc::clone(&follow_routes.borrow());
         let pipeline = Pipeline {
-            chain: Chain::new(Arc::clone(&engine), Arc::clone(&view.metrics)),
+            indexer: Indexer::default(),
+            chain: Chain::new(Arc::clone(&engine), Arc::clone(&view.metrics))
+                .map_err(AppError::Thread)?,
             engine,
             routes,
+            settings: follow_routes,
             inputs,
             dir: config.journal.dir,
             arrivals: Arc::clone(&view.arrivals),
@@ -164,35 +192,33 @@ impl App {
             metrics: Arc::clone(&view.metrics),
             seen: Arc::clone(&view.seen),
             wanted,
-            follow_filters: config.esl.events == EventsWanted::Auto,
             learn_name: config.router.name.is_none(),
+            calls: Calls::default(),
         };
         // Filters are live and the subscription is known before the first event can come.
         let (pipeline, loader) = load_filters(pipeline, loader).await?;
         let pipeline =
             Worker::start("pipeline", move || pipeline.run()).map_err(AppError::Thread)?;
-        let stop_loader = Arc::new(AtomicBool::new(false));
-        let loader = watch_filters(loader, &view, Arc::clone(&stop_loader))?;
+        let loader = watch_filters(loader, &view, Arc::clone(&stop_watching))?;
+        let settings = watch_settings(&view, Arc::clone(&stop_watching))?;
 
-        let mut server = JoinSet::new();
-        server.spawn(admin::serve(listener, Arc::clone(&view)));
-        let mut intake = JoinSet::new();
-        let into = Arc::clone(&view.arrivals);
-        let link = Intake {
-            settings: config.esl,
-            wanted: wants,
-            link: Arc::clone(&view.esl),
-        };
-        intake.spawn(link.run(move |received| into.receive(received)));
+        let (stop_server, stopped) = oneshot::channel();
+        let (socket, shown) = (listener.into_std().map_err(listen)?, Arc::clone(&view));
+        let server = Worker::start("http", move || admin::serve_apart(socket, shown, stopped))
+            .map_err(AppError::Thread)?;
+        let intake = connect(config.esl, wants, &view);
         Ok(App {
+            listeners: serve_listeners(&view)?,
             view,
             http,
             intake,
             pipeline,
             writer,
             loader,
-            stop_loader,
+            stop_watching,
+            settings,
             server,
+            stop_server,
         })
     }
 
@@ -201,23 +227,37 @@ impl App {
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<Balance, AppError> {
         let died = tokio::select! {
             () = stop => None,
-            _ = self.intake.join_next() => Some(AppError::Died("the intake")),
+            _ = self.intake.join_next() => Some(AppError::Died("a link to FreeSWITCH")),
             () = self.pipeline.ended() => Some(self.why("the pipeline", None)),
             Some(ended) = self.writer.join_next() => Some(self.why("the writer", ended.ok())),
             () = self.loader.ended() => Some(AppError::Died("the loader")),
-            _ = self.server.join_next() => Some(AppError::Died("the HTTP server")),
+            () = self.listeners.ended() => Some(AppError::Died("the listeners' reader")),
+            () = self.settings.ended() => Some(AppError::Died("the watch of the settings")),
+            () = self.server.ended() => Some(AppError::Died("the HTTP server")),
         };
         let ledger = Arc::clone(&self.view.ledger);
         tracing::info!(pending = ledger.balance().pending, "stopping");
         self.intake.shutdown().await;
-        self.view.esl.stopped();
+        self.view.links.esl.stopped();
+        self.view.links.commands.stopped();
+        self.view.links.redis.draining();
         self.view.arrivals.close();
         self.drain().await;
         self.writer.shutdown().await;
         self.view.arrivals.abort();
-        self.stop_loader.store(true, Ordering::Release);
-        self.server.shutdown().await;
-        let joined = [self.pipeline.join().await, self.loader.join().await];
+        // By now they can be told all that was decided.
+        self.view.listeners.stop();
+        // Whoever does not read cannot be told.
+        let _told = timeout(STOP_TOLD, self.view.listeners.gone()).await;
+        self.stop_watching.store(true, Ordering::Release);
+        drop(self.stop_server);
+        // The watch of the settings may hang in a file system, and has nothing that would be missed.
+        let joined = [
+            self.pipeline.join().await,
+            self.loader.join().await,
+            self.listeners.join().await,
+            self.server.join().await,
+        ];
         let balance = ledger.balance();
         tracing::info!(
             received = balance.received,
@@ -230,14 +270,16 @@ impl App {
         );
         match died {
             Some(error) => Err(error),
-            None if joined == [true, true] => Ok(balance),
-            None => Err(AppError::Died("the pipeline or the loader")),
+            None if joined == [true; 4] => Ok(balance),
+            None => Err(AppError::Died(
+                "the pipeline, the loader, the listeners' reader or the HTTP server",
+            )),
         }
     }
 
     /// Waits until the writer is done, for as long as there is hope.
     async fn drain(&mut self) {
-        let redis = Arc::clone(&self.view.redis);
+        let redis = Arc::clone(&self.view.links.redis);
         let away = async {
             let mut since = Instant::now();
             while since.elapsed() < STOP_AWAY {
@@ -277,45 +319,204 @@ impl App {
 }
 
 /// The shared records: accounts, links, metrics, and where inputs arrive. What an earlier run left undecided is received.
-fn view(config: &Config, output: Output, inputs: &Inputs) -> View {
+fn view(
+    config: &Config,
+    output: Output,
+    inputs: &Inputs,
+    routes: &watch::Receiver<Arc<Routes>>,
+    settings: impl FnOnce(&Arc<Arrivals>, &Arc<Metrics>) -> Settings,
+) -> View {
     let ledger = Arc::new(Ledger::default());
     ledger.received(inputs.waiting());
-    let arrivals = Arrivals::new(config.buffer.events, Arc::clone(&ledger));
-    let link = |name, peer| Arc::new(Link::new(name, peer, config.esl.alarm_after));
-    let esl = link("esl", format!("{}:{}", config.esl.host, config.esl.port));
+    let arrivals = Arc::new(Arrivals::new(config.buffer.events, Arc::clone(&ledger)));
+    let alarm_after = config.esl.alarm_after;
+    let freeswitch = format!("{}:{}", config.esl.host, config.esl.port);
     let redis = match output {
         Output::Redis => format!("{}:{}", config.redis.host, config.redis.port),
         Output::Stdout => "stdout".to_owned(),
     };
-    let redis = link("redis", redis);
-    let books = (Arc::clone(&ledger), Arc::clone(&esl), Arc::clone(&redis));
-    let metrics = Arc::new(Metrics::new(&config.limits, books.0, books.1, books.2));
+    let links = Arc::new(Links::new(
+        Link::new("esl", freeswitch.clone(), alarm_after),
+        Link::optional("commands", freeswitch, alarm_after),
+        Link::new("redis", redis, alarm_after),
+    ));
     let seen = Arc::new(Seen::of(inputs.id()));
+    let (accounts, shown) = (Arc::clone(&ledger), Arc::clone(&links));
+    let metrics = Arc::new(Metrics::new(&config.limits, accounts, shown, seen.calls()));
     if let Some(name) = config.router.name.as_deref().or(inputs.router()) {
         seen.router.get_or_init(|| name.to_owned());
     }
+    let max_bytes = i64::try_from(config.journal.max_size).unwrap_or(i64::MAX);
+    metrics.journal.max_bytes.set(max_bytes);
+    let listeners = Listeners::new(inputs, Arc::clone(&seen), Arc::clone(&metrics));
+    let settings = settings(&arrivals, &metrics);
     View {
         ledger,
-        arrivals: Arc::new(arrivals),
-        esl,
-        redis,
+        arrivals,
+        links,
+        commands: Commands::default(),
+        allowed: settings.allowed(),
         metrics,
         seen,
+        listeners: Arc::new(listeners),
         started: Instant::now(),
         token: config.http.token.clone(),
+        settings: Arc::new(settings),
+        routes: routes.clone(),
+        reach: Reach::of(config, inputs),
+        searches: Semaphore::new(SEARCHES),
     }
+}
+
+/// The queue to the writer, which hears when more is on stable storage.
+fn outbox(
+    config: &Config,
+    inputs: &mut Inputs,
+    routes: watch::Receiver<Arc<Routes>>,
+    view: &View,
+) -> Arc<Outbox> {
+    let (arrivals, metrics) = (Arc::clone(&view.arrivals), Arc::clone(&view.metrics));
+    let outbox = Outbox::new(arrivals, inputs, routes, config.journal.sync, metrics);
+    let outbox = Arc::new(outbox);
+    let (durable, metrics) = (Arc::clone(&outbox), Arc::clone(&view.metrics));
+    inputs.on_synced(move |took| {
+        metrics.journal.synced(took);
+        durable.wake();
+    });
+    outbox
+}
+
+/// Both links to FreeSWITCH, and what they say of each other, from now on.
+fn connect(
+    settings: config::Esl,
+    wanted: watch::Receiver<Subscription>,
+    view: &View,
+) -> JoinSet<Infallible> {
+    let mut links = JoinSet::new();
+    let resync = Resync {
+        link: Arc::clone(&view.links.esl),
+        commands: view.commands.clone(),
+        wanted: wanted.clone(),
+    };
+    let into = Arc::clone(&view.arrivals);
+    let calls = view.seen.calls();
+    let believed = move || usize::try_from(calls.borrow().alive).unwrap_or(usize::MAX);
+    links.spawn(resync.run(move |parts| into.roll_call(parts), believed));
+    let commands = CommandLink {
+        settings: settings.clone(),
+        commands: view.commands.clone(),
+        link: Arc::clone(&view.links.commands),
+        events: Arc::clone(&view.links.esl),
+    };
+    links.spawn(commands.run());
+    let intake = Intake {
+        settings,
+        wanted,
+        link: Arc::clone(&view.links.esl),
+        commands: view.commands.clone(),
+    };
+    let (into, metrics) = (Arc::clone(&view.arrivals), Arc::clone(&view.metrics));
+    links.spawn(intake.run(move |received| {
+        let (read_us, events) = (received.at_us, received.events.len() as u64);
+        into.receive(received);
+        let took = Duration::from_micros(clock::now_us().saturating_sub(read_us));
+        metrics.stages.intake.worked(took, events);
+    }));
+    links
+}
+
+/// Starts what brings decisions to where they go.
+fn write(
+    config: &Config,
+    output: Output,
+    inputs: &Inputs,
+    routes: watch::Receiver<Arc<Routes>>,
+    outbox: &Arc<Outbox>,
+    view: &View,
+) -> JoinSet<End> {
+    let mut writer = JoinSet::new();
+    match output {
+        Output::Redis => {
+            let lane = Writer {
+                settings: config.redis.clone(),
+                trim_interval: config.trim_interval,
+                host: host_name(),
+                source: Source::of(inputs),
+                routes,
+                outbox: Arc::clone(outbox),
+                seen: Arc::clone(&view.seen),
+                letters: Letters::open(&config.journal.dir),
+                ledger: Arc::clone(&view.ledger),
+                metrics: Arc::clone(&view.metrics),
+                link: Arc::clone(&view.links.redis),
+            };
+            writer.spawn(lane.run());
+        }
+        Output::Stdout => {
+            let printer = Printer {
+                outbox: Arc::clone(outbox),
+                seen: Arc::clone(&view.seen),
+                ledger: Arc::clone(&view.ledger),
+                metrics: Arc::clone(&view.metrics),
+                link: Arc::clone(&view.links.redis),
+            };
+            writer.spawn(printer.run());
+        }
+    }
+    writer
 }
 
 /// Changes of the folder go to the pipeline.
 fn watch_filters(loader: Loader, view: &View, stop: Arc<AtomicBool>) -> Result<Worker, AppError> {
     let (seen, arrivals) = (Arc::clone(&view.seen), Arc::clone(&view.arrivals));
     let watch = move || {
-        loader.watch(&stop, |change| {
-            seen.change(change);
+        let change = |change| {
+            let mut change = change;
+            while let Err(back) = seen.change(change) {
+                if stop.load(Ordering::Acquire) {
+                    return;
+                }
+                change = back;
+                std::thread::sleep(BUSY);
+            }
             arrivals.wake();
-        });
+        };
+        loader.watch(&stop, change, || seen.take_reports());
     };
     Worker::start("loader", watch).map_err(AppError::Thread)
+}
+
+/// The journal is read for listeners.
+fn serve_listeners(view: &View) -> Result<Worker, AppError> {
+    let listeners = Arc::clone(&view.listeners);
+    Worker::start("listeners", move || listeners.serve()).map_err(AppError::Thread)
+}
+
+/// A change of the settings' file is taken over.
+fn watch_settings(view: &View, stop: Arc<AtomicBool>) -> Result<Worker, AppError> {
+    let settings = Arc::clone(&view.settings);
+    let watch = move || settings::watch(&settings, &stop);
+    Worker::start("settings", watch).map_err(AppError::Thread)
+}
+
+/// What filters saw last, from the journal.
+fn past(inputs: &Inputs) -> PastOf {
+    let (disk, dir) = inputs.place();
+    let unreadable = |error: std::io::Error| {
+        tracing::warn!(%error, "journal cannot be read: a filter goes live without a whole rehearsal");
+    };
+    Box::new(move |file| {
+        let mut past = Past::newest(&disk, &dir, REHEARSED, file)
+            .map_err(unreadable)
+            .ok();
+        Box::new(std::iter::from_fn(move || {
+            past.as_mut()?
+                .next_occasion()
+                .map_err(unreadable)
+                .ok()
+                .flatten()
+        }))
+    })
 }
 
 /// For the owner's key, where people read it.

@@ -25,6 +25,41 @@ pub fn rfc3339(us: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// The microseconds since the epoch that `text` says as RFC 3339 in UTC, with or without a fraction of a second.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(time, ':')?;
+    let valid = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    if !valid || fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let micros: u64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
+    let seconds = ((days(year, month, day)? * 24 + hour) * 60 + minute) * 60 + second;
+    Some(seconds * 1_000_000 + micros)
+}
+
+fn numbers(text: &str, separator: char) -> Option<[u64; 3]> {
+    let parts: Option<Vec<u64>> = text
+        .split(separator)
+        .map(|part| part.parse().ok())
+        .collect();
+    parts?.try_into().ok()
+}
+
+/// The day of a date counted from 1970-01-01: the one that [`civil`] makes that date of. `None`: the month has no such day.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let guess = (year - 1970) * 365 + (month - 1) * 28 + day - 1;
+    // Leap days and long months, never more than this.
+    (guess..guess + (year - 1970) / 4 + 32).find(|days| civil(*days) == (year, month, day))
+}
+
 /// The date of a day counted from 1970-01-01, by Howard Hinnant's `civil_from_days`.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -46,12 +81,42 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::rfc3339;
+    use super::{parse_rfc3339, rfc3339};
 
     #[test]
     fn formats_known_instants() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(951_782_400_000_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(rfc3339(1_795_221_302_195_132), "2026-11-21T00:35:02.195Z");
+    }
+
+    #[test]
+    fn reads_what_it_writes_and_nothing_that_is_no_time() {
+        for us in [
+            0,
+            951_782_400_000_000,
+            1_795_221_302_195_000,
+            4_102_444_799_999_000,
+        ] {
+            assert_eq!(parse_rfc3339(&rfc3339(us)), Some(us));
+        }
+        assert_eq!(
+            parse_rfc3339("2026-11-21T00:35:02Z"),
+            Some(1_795_221_302_000_000)
+        );
+        for text in [
+            "",
+            "now",
+            "2026-11-21",
+            "2026-11-21T00:35:02",
+            "2026-02-30T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T00:35:02.Z",
+            "2026-11-21T00:35:02.+1Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
     }
 }

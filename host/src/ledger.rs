@@ -43,7 +43,7 @@ pub struct Accounts {
 }
 
 /// The accounts as one line of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     /// Inputs, derived events, and what an earlier run had decided.
     pub received: u64,

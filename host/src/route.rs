@@ -2,7 +2,7 @@
 //!
 //! Pure, but for a bounded memory of the streams that filters named. Knows nothing of connections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,16 +10,26 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::config::{self, StreamFormat};
+use crate::config::{self, EventsWanted, StreamFormat};
 use crate::esl::Subscription;
-use crate::event::{Event, Name};
+use crate::event::{Event, Name, Selection};
 use crate::filter::{Decided, Verdict};
 use crate::journal::Lsn;
 
 /// What a stream gets that no setting describes; the defaults of Telephony Event Sync's events stream.
-const UNLISTED: (u64, Duration) = (10_000, Duration::from_secs(600));
+const UNLISTED: Unlisted = Unlisted {
+    max_len: 10_000,
+    expire: Duration::from_secs(600),
+    format: StreamFormat::Json,
+};
 /// Unlisted streams that are remembered for trimming.
 const MAX_UNLISTED: usize = 1_000;
+
+struct Unlisted {
+    max_len: u64,
+    expire: Duration,
+    format: StreamFormat,
+}
 
 /// A Redis stream and its limits.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,12 +62,21 @@ pub struct Delivery {
     pub dead: bool,
 }
 
+/// One stream that an event goes to, and how it is written there: a reload of the settings changes neither for what is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The stream's name.
+    pub stream: Arc<str>,
+    /// How the event is written.
+    pub format: StreamFormat,
+}
+
 /// What becomes of an event: what is journaled, and all that its entries are made of beside the event itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It goes to these streams.
-    Streams(Vec<Arc<str>>),
+    Streams(Vec<Target>),
     /// It is kept as a dead letter.
     Dead {
         /// The filter's file.
@@ -92,20 +111,13 @@ pub struct Origin {
 #[derive(Debug)]
 struct Rule {
     stream: Arc<Stream>,
-    names: HashSet<Box<str>>,
-    subclasses: HashSet<Box<str>>,
+    events: Selection,
     when: Vec<(Name, String)>,
 }
 
 impl Rule {
     fn matches(&self, event: &Event) -> bool {
-        let name = event.name();
-        let named = self.names.contains(name.as_ref())
-            || (name == "CUSTOM"
-                && event
-                    .subclass()
-                    .is_some_and(|subclass| self.subclasses.contains(subclass.as_ref())));
-        named
+        self.events.matches(event)
             && self
                 .when
                 .iter()
@@ -113,13 +125,17 @@ impl Rule {
     }
 }
 
-/// The route table; the first rule that matches decides.
+/// The route table; the first rule that matches decides. One table never changes: new settings are another one.
 #[derive(Debug)]
 pub struct Routes {
     rules: Vec<Rule>,
     streams: HashMap<Arc<str>, Arc<Stream>>,
-    unlisted: Mutex<HashMap<Arc<str>, Arc<Stream>>>,
+    /// Streams that only filters named, by this table or those before it.
+    unlisted: Arc<Mutex<HashMap<Arc<str>, Arc<Stream>>>>,
     dead_letter: Arc<Stream>,
+    /// Where dead letters went by the tables before it, and no event goes now.
+    dead_before: Vec<Arc<str>>,
+    asked: EventsWanted,
 }
 
 impl Routes {
@@ -141,15 +157,13 @@ impl Routes {
             })
             .collect();
         let rule = |route: &config::Route| {
-            let bare = route.events.iter().filter(|event| event.subclass.is_none());
+            let mut events = Selection::default();
+            for event in &route.events {
+                events.add(&event.name, event.subclass.as_deref());
+            }
             Some(Rule {
                 stream: Arc::clone(made.get(route.stream)?),
-                names: bare.map(|event| event.name.as_str().into()).collect(),
-                subclasses: route
-                    .events
-                    .iter()
-                    .filter_map(|event| Some(event.subclass.as_deref()?.into()))
-                    .collect(),
+                events,
                 when: route
                     .when
                     .iter()
@@ -169,28 +183,56 @@ impl Routes {
                 .into_iter()
                 .map(|stream| (stream.name.clone(), stream))
                 .collect(),
-            unlisted: Mutex::default(),
+            unlisted: Arc::default(),
             dead_letter,
+            dead_before: Vec::new(),
+            asked: EventsWanted::Auto,
         }
+    }
+
+    /// FreeSWITCH is asked for these events.
+    #[must_use]
+    pub fn asking(mut self, events: &EventsWanted) -> Routes {
+        self.asked = events.clone();
+        self
+    }
+
+    /// This table follows another one in the same host, and knows what that one knew.
+    #[must_use]
+    pub fn after(mut self, before: &Routes) -> Routes {
+        self.unlisted = Arc::clone(&before.unlisted);
+        self.lock()
+            .retain(|name, _| !self.streams.contains_key(name));
+        let dead = before
+            .dead_letters()
+            .filter(|name| **name != self.dead_letter.name && !self.streams.contains_key(*name));
+        self.dead_before = dead.cloned().collect();
+        self
     }
 
     /// Adds what the routes want to receive.
     pub fn subscribe(&self, subscription: &mut Subscription) {
         for rule in &self.rules {
-            rule.names
-                .iter()
-                .for_each(|name| subscription.add(name, None));
-            rule.subclasses
-                .iter()
-                .for_each(|subclass| subscription.add("CUSTOM", Some(subclass)));
+            subscription.add_selection(&rule.events);
+        }
+    }
+
+    /// What FreeSWITCH is asked for whatever routes and filters want, if `esl.events` lists it.
+    pub fn asked_for(&self) -> Option<Subscription> {
+        match &self.asked {
+            EventsWanted::Auto => None,
+            listed => Some(Subscription::of(listed)),
         }
     }
 
     /// All streams that are known, those included that only filters named.
     pub fn known(&self) -> Vec<Arc<Stream>> {
         let unlisted = self.lock();
-        let all = self.streams.values().chain(unlisted.values());
-        all.cloned().collect()
+        // A filter may have named one just before a setting described it.
+        let unlisted = unlisted.values().filter(|stream| {
+            !self.streams.contains_key(&stream.name) && stream.name != self.dead_letter.name
+        });
+        self.streams.values().chain(unlisted).cloned().collect()
     }
 
     /// Those with a limit on age.
@@ -217,18 +259,58 @@ impl Routes {
                 reason: reason.clone(),
                 stream: by_route(),
             },
-            Some((_, Verdict::Route(streams))) => Outcome::Streams(streams.clone()),
-            _ if !decided.streams.is_empty() => Outcome::Streams(decided.streams.clone()),
-            _ => by_route().map_or(Outcome::Unrouted, |stream| Outcome::Streams(vec![stream])),
+            Some((_, Verdict::Route(streams))) => self.to(streams),
+            _ if !decided.streams.is_empty() => self.to(&decided.streams),
+            _ => by_route().map_or(Outcome::Unrouted, |stream| self.to(&[stream])),
         }
     }
 
-    /// The entries of an event, if it has any. What they hold follows from the arguments alone, so that a resend is the same.
+    fn to(&self, streams: &[Arc<str>]) -> Outcome {
+        let target = |stream: &Arc<str>| Target {
+            stream: Arc::clone(stream),
+            format: self
+                .streams
+                .get(stream)
+                .map_or(UNLISTED.format, |listed| listed.format),
+        };
+        Outcome::Streams(streams.iter().map(target).collect())
+    }
+
+    /// The entries of an event that was decided now, if it has any.
     pub fn deliver(&self, event: &Event, outcome: &Outcome, origin: Origin) -> Option<Delivery> {
+        self.entries(event, outcome, origin, |name| {
+            self.known_as(name).unwrap_or_else(|| self.unlisted(name))
+        })
+    }
+
+    /// The entries of an event that was decided before, by these settings or others. What they hold follows from the arguments
+    /// alone, so that a resend is the same. A stream that nothing describes any more gets its entries, and nothing of it is trimmed.
+    pub fn again(&self, event: &Event, outcome: &Outcome, origin: Origin) -> Option<Delivery> {
+        self.entries(event, outcome, origin, |name| {
+            self.known_as(name).unwrap_or_else(|| {
+                Arc::new(Stream {
+                    name: Arc::clone(name),
+                    max_len: 0,
+                    expire: None,
+                    format: UNLISTED.format,
+                })
+            })
+        })
+    }
+
+    fn entries(
+        &self,
+        event: &Event,
+        outcome: &Outcome,
+        origin: Origin,
+        stream: impl Fn(&Arc<str>) -> Arc<Stream>,
+    ) -> Option<Delivery> {
         match outcome {
-            Outcome::Streams(names) if !names.is_empty() => {
+            Outcome::Streams(targets) if !targets.is_empty() => {
                 let mut written = None;
-                let streams = names.iter().map(|name| self.stream(name));
+                let streams = targets
+                    .iter()
+                    .map(|target| written_as(stream(&target.stream), target.format));
                 let entries = streams.map(|stream| entry(stream, event, &mut written));
                 Some(Delivery {
                     entries: entries.collect(),
@@ -277,13 +359,18 @@ impl Routes {
     }
 
     /// The stream of the dead letters.
-    pub fn dead_letters(&self) -> &str {
-        &self.dead_letter.name
+    pub fn dead_letter(&self) -> Arc<Stream> {
+        Arc::clone(&self.dead_letter)
     }
 
-    /// Whether an entry is a dead letter already.
-    pub fn is_dead(&self, entry: &Entry) -> bool {
-        entry.stream.name == self.dead_letter.name
+    /// The names of the stream of the dead letters, and of those that were it before.
+    pub fn dead_letters(&self) -> impl Iterator<Item = &Arc<str>> {
+        std::iter::once(&self.dead_letter.name).chain(&self.dead_before)
+    }
+
+    /// Whether an entry of this stream is a dead letter already.
+    pub fn is_dead(&self, stream: &str) -> bool {
+        self.dead_letters().any(|dead| **dead == *stream)
     }
 
     fn dead(
@@ -320,22 +407,20 @@ impl Routes {
             .map(|rule| &rule.stream)
     }
 
-    fn stream(&self, name: &Arc<str>) -> Arc<Stream> {
-        if let Some(stream) = self.streams.get(name) {
-            return Arc::clone(stream);
-        }
-        let mut unlisted = self.lock();
-        if let Some(stream) = unlisted.get(name) {
-            return Arc::clone(stream);
-        }
-        let (max_len, expire) = UNLISTED;
-        let format = StreamFormat::Json;
+    fn known_as(&self, name: &Arc<str>) -> Option<Arc<Stream>> {
+        let listed = self.streams.get(name).cloned();
+        listed.or_else(|| self.lock().get(name).cloned())
+    }
+
+    /// A stream that a filter names and no setting describes.
+    fn unlisted(&self, name: &Arc<str>) -> Arc<Stream> {
         let stream = Arc::new(Stream {
             name: Arc::clone(name),
-            max_len,
-            expire: Some(expire),
-            format,
+            max_len: UNLISTED.max_len,
+            expire: Some(UNLISTED.expire),
+            format: UNLISTED.format,
         });
+        let mut unlisted = self.lock();
         if unlisted.len() < MAX_UNLISTED {
             unlisted.insert(Arc::clone(name), Arc::clone(&stream));
         }
@@ -347,6 +432,18 @@ impl Routes {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The stream, though it is written otherwise by now.
+fn written_as(stream: Arc<Stream>, format: StreamFormat) -> Arc<Stream> {
+    if stream.format == format {
+        return stream;
+    }
+    Arc::new(Stream {
+        name: Arc::clone(&stream.name),
+        format,
+        ..*stream
+    })
 }
 
 /// `written` is the event as JSON, once for all streams that want it so.
@@ -380,8 +477,8 @@ fn json(event: &Event) -> Bytes {
 mod tests {
     use bytes::Bytes;
 
-    use super::{Origin, Outcome, Routes};
-    use crate::config::{Sources, load};
+    use super::{Entry, Origin, Outcome, Routes, Target};
+    use crate::config::{Sources, StreamFormat, load};
     use crate::event::{Event, Format};
     use crate::filter::{Decided, Step, Verdict};
 
@@ -392,6 +489,17 @@ mod tests {
             .collect();
         let config = load(Sources {
             env,
+            ..Sources::default()
+        })
+        .unwrap();
+        Routes::new(&config.streams, &config.routes, &config.dead_letter)
+    }
+
+    fn of_file(text: &str) -> Routes {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let config = load(Sources {
+            file: Some(file.path().to_owned()),
             ..Sources::default()
         })
         .unwrap();
@@ -411,7 +519,10 @@ mod tests {
         let parsed = Event::parse(Format::Json, Bytes::copy_from_slice(event.as_bytes())).unwrap();
         let outcome = routes.decide(&decided(parsed, Vec::new()));
         let expected = expected.map_or(Outcome::Unrouted, |stream| {
-            Outcome::Streams(vec![stream.into()])
+            Outcome::Streams(vec![Target {
+                stream: stream.into(),
+                format: StreamFormat::Json,
+            }])
         });
         assert_eq!(outcome, expected, "{event}");
     }
@@ -459,6 +570,75 @@ mod tests {
         check(&routes, r#"{"Event-Name":"CUSTOM"}"#, None);
     }
 
+    /// What the stream `s` gets of an event that was decided under `before` and is sent again under `after`.
+    #[track_caller]
+    fn again(before: &str, after: &str) -> Entry {
+        let event = br#"{"Event-Name":"DTMF"}"#;
+        let event = Event::parse(Format::Json, Bytes::from_static(event)).unwrap();
+        let outcome = of_file(before).decide(&decided(event.clone(), Vec::new()));
+        let origin = Origin { lsn: 7, at_us: 1 };
+        let delivery = of_file(after).again(&event, &outcome, origin).unwrap();
+        let [entry] = delivery.entries.try_into().unwrap();
+        assert_eq!(&*entry.stream.name, "s");
+        entry
+    }
+
+    const AS_FIELDS: &str = "[[stream]]\nname = \"s\"\nevents = [\"DTMF\"]\nformat = \"fields\"\n";
+
+    #[test]
+    fn what_is_sent_again_is_written_as_it_was_decided() {
+        let entry = again(AS_FIELDS, "[[stream]]\nname = \"s\"\nmax_len = 5\n");
+        assert_eq!(entry.fields[0].0, "Event-Name", "a field for each header");
+        assert_eq!(entry.stream.format, StreamFormat::Fields);
+        assert_eq!(entry.stream.max_len, 5, "the limit is that of now");
+    }
+
+    #[test]
+    fn what_is_sent_again_to_a_stream_that_was_removed_removes_nothing_there() {
+        let entry = again(AS_FIELDS, "[[stream]]\nname = \"other\"\n");
+        assert_eq!(entry.fields[0].0, "Event-Name", "a field for each header");
+        assert_eq!((entry.stream.max_len, entry.stream.expire), (0, None));
+    }
+
+    #[test]
+    fn a_table_that_follows_another_knows_what_that_one_knew() {
+        let named = |routes: &Routes, stream: &str| {
+            let event = Event::parse(Format::Json, Bytes::from_static(b"{}")).unwrap();
+            let target = Target {
+                stream: stream.into(),
+                format: StreamFormat::Json,
+            };
+            let origin = Origin { lsn: 7, at_us: 1 };
+            routes.deliver(&event, &Outcome::Streams(vec![target]), origin);
+        };
+        let known = |routes: &Routes| {
+            let known = routes.known().into_iter();
+            let mut known: Vec<(String, u64)> = known
+                .map(|stream| (stream.name.to_string(), stream.max_len))
+                .collect();
+            known.sort();
+            known
+        };
+        let dead = |routes: &Routes| -> Vec<String> {
+            let dead = routes.dead_letters();
+            dead.map(ToString::to_string).collect()
+        };
+        let first = of_file("[dead_letter]\nstream = \"d1\"\n[[stream]]\nname = \"a\"\n");
+        named(&first, "x");
+        named(&first, "y");
+        let second = "[dead_letter]\nstream = \"d2\"\n[[stream]]\nname = \"y\"\nmax_len = 5\n";
+        let second = of_file(second).after(&first);
+        let described = [("x".to_owned(), 10_000), ("y".to_owned(), 5)];
+        assert_eq!(known(&second), described, "a is not ours any more");
+        assert_eq!(dead(&second), ["d2", "d1"]);
+        assert!(second.is_dead("d1") && !second.is_dead("x"));
+        let third = "[dead_letter]\nstream = \"d3\"\n[[stream]]\nname = \"d1\"\nmax_len = 7\n";
+        let third = of_file(third).after(&second);
+        let described = [("d1".to_owned(), 7), ("x".to_owned(), 10_000)];
+        assert_eq!(known(&third), described, "y is left alone");
+        assert_eq!(dead(&third), ["d3", "d2"], "d1 is for events now");
+    }
+
     #[test]
     fn a_dead_letter_says_what_where_who_and_why() {
         let routes = routes(&[]);
@@ -469,6 +649,9 @@ mod tests {
         .unwrap();
         let step = Step {
             by: "10-validate".into(),
+            version: "0.1.0".into(),
+            digest: "0123456789ab".into(),
+            took_ns: 1_000,
             verdict: Verdict::DeadLetter("no digit".to_owned()),
             edits: Vec::new(),
             failure: None,

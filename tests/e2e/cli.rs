@@ -92,7 +92,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
     for (args, part) in [
         (
             &["run", "--set", "esl.host"][..],
-            "expected KEY=VALUE, such as esl.host=127.0.0.1",
+            "--set: allowed is KEY=VALUE, such as esl.host=127.0.0.1",
         ),
         (&["rum"], "unrecognized subcommand 'rum'"),
         (&[], "Usage: jackfield <COMMAND>"),
@@ -108,7 +108,22 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["run", "check", "health", "demo", "journal", "dead"] {
+    for command in [
+        "run",
+        "check",
+        "health",
+        "demo",
+        "simulate",
+        "journal",
+        "dead",
+        "filter",
+        "why",
+        "tail",
+        "esl",
+        "reconnect",
+        "refresh",
+        "status",
+    ] {
         let (code, out, _) = Setup::default().instead(&[command, "--help"]).run();
         assert_eq!(code, 0);
         assert!(
@@ -246,7 +261,7 @@ async fn health_is_an_exit_code() {
     };
     let (code, _, log) = ask();
     let nobody = format!(
-        "jackfield: no answer from http://127.0.0.1:{port}/health: Connection refused (os error 111)\n"
+        "jackfield: no answer from http://127.0.0.1:{port}/health: io: Connection refused (os error 111)\n"
     );
     assert_eq!((code, log), (1, nobody), "nothing listens");
     let mut scene = Scene::start(|setup| setup.env("HEALTH_PORT", &port)).await;

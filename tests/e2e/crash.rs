@@ -9,7 +9,12 @@ use crate::numbered::{self, Firing, STREAM};
 use crate::proxy::{self, Proxy};
 
 async fn switch() -> Arc<Simulator> {
-    Arc::new(Simulator::start(Settings::default()).await.unwrap())
+    // A command of the host's own would be an API event, which a filter that wants every event would count.
+    let settings = Settings {
+        has_commands: false,
+        ..Settings::default()
+    };
+    Arc::new(Simulator::start(settings).await.unwrap())
 }
 
 fn setup(switch: &Simulator, redis: &Redis) -> Setup {

@@ -48,6 +48,7 @@ fn a_demo_ends_with_the_accounts_and_exit_0() {
     for part in [
         "FreeSWITCH (simulated)",
         "Redis (private)",
+        "page                    http://127.0.0.1:",
         "status                  curl http://127.0.0.1:",
         "10-redact (redact 0.1.0, ",
         "20-route (route ",

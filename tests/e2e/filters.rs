@@ -293,7 +293,11 @@ async fn a_reload_changes_the_subscription_of_the_live_connection_without_missin
         4,
         "a subclass that stays wanted is never missed either"
     );
-    assert_eq!(scene.switch.logins(), 1, "all on one connection");
+    assert_eq!(
+        scene.host.status()["links"]["esl"]["connects"],
+        1,
+        "all on one connection"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,22 +51,43 @@ fn cargo(args: &[&str]) {
     assert!(built.unwrap().success(), "cargo {} failed", args.join(" "));
 }
 
-/// The binary, built once.
+/// The binary, built once: as `cargo test --workspace` has built it, for with other features all would be compiled again.
 pub fn jackfield() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        cargo(&["build", "--quiet", "-p", "jackfield", "--bin", "jackfield"]);
+        cargo(&[
+            "test",
+            "--quiet",
+            "--workspace",
+            "--test",
+            "binary",
+            "--no-run",
+        ]);
         target().join("debug/jackfield")
     })
 }
+
+/// The filters that ship.
+pub const FILTERS: [&str; 11] = [
+    "call-record",
+    "dedup",
+    "enrich",
+    "normalize",
+    "project",
+    "rate-limit",
+    "ready",
+    "redact",
+    "route",
+    "sample",
+    "validate",
+];
 
 /// The component of a filter crate of this workspace, built once.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
-        let packages = [
-            "-p", "redact", "-p", "route", "-p", "project", "-p", "hostile",
-        ];
+        let crates = FILTERS.into_iter().chain(["hostile"]);
+        let packages: Vec<&str> = crates.flat_map(|name| ["-p", name]).collect();
         cargo(
             &[
                 &[
@@ -83,7 +104,7 @@ pub fn component(name: &str) -> PathBuf {
         );
         target().join("wasm32-wasip2/filter")
     });
-    folder.join(format!("{name}.wasm"))
+    folder.join(format!("{}.wasm", name.replace('-', "_")))
 }
 
 /// The library for faults between a process and the kernel, built once.
@@ -269,7 +290,8 @@ impl Drop for Redis {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a process a signal such as `KILL`.
+pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill")
         .args([&format!("-{name}"), &pid.to_string()])
         .status()
@@ -649,6 +671,12 @@ impl Host {
         of(&status).unwrap()
     }
 
+    /// The process in which it compiles a filter, once there is one.
+    #[track_caller]
+    pub fn wait_compiler(&self) -> u32 {
+        wait_compiler(self.pid())
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
@@ -695,6 +723,24 @@ impl Drop for Host {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+/// The process in which the host of this process id compiles a filter, once there is one.
+#[track_caller]
+pub fn wait_compiler(host: u32) -> u32 {
+    let tasks = format!("/proc/{host}/task");
+    wait_for("a filter is compiled", || {
+        let tasks = fs::read_dir(&tasks).ok()?;
+        let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();
+        let children: String = tasks.flatten().filter_map(children).collect();
+        let mut children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        children.find(|pid| {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            command.is_ok_and(|command| command.contains("compile-filter"))
+        })
+    })
 }
 
 /// A request by hand: status code, head and body. `headers` are whole lines, each ended by CR LF.

@@ -14,6 +14,9 @@ use crate::harness::{Redis, Setup, jackfield, wait_for};
 /// Where they go without settings.
 pub(crate) const STREAM: &str = "freeswitch:telephony:events";
 
+/// What the host asks for on its connection for commands.
+pub(crate) const FOR_COMMANDS: &str = "event json BACKGROUND_JOB HEARTBEAT";
+
 /// An event of a custom subclass with its number.
 pub(crate) fn event(number: u64) -> Event {
     let event = Event::new("CUSTOM").header("Event-Subclass", "test::numbered");
@@ -24,6 +27,18 @@ pub(crate) fn fire(switch: &Simulator, numbers: std::ops::Range<u64>) {
     for number in numbers {
         switch.fire(event(number));
     }
+}
+
+/// What the host asked on its connections for events, one after the other.
+pub(crate) fn asked(switch: &Simulator) -> Vec<Vec<String>> {
+    let mut conversations = switch.conversations();
+    // The first connection is one for events; of the others, those that have not asked for any yet may be of either kind.
+    let mut is_first = true;
+    conversations.retain(|commands| {
+        let for_commands = commands.len() < 2 || commands.contains(&FOR_COMMANDS.to_owned());
+        std::mem::take(&mut is_first) || !for_commands
+    });
+    conversations
 }
 
 /// The numbers in a stream, in its order.

@@ -1,6 +1,9 @@
 //! A TCP proxy in front of Redis or FreeSWITCH that a test can disturb: it holds, delays, throttles, swallows and ends what goes
 //! through it.
 //!
+//! A host has two connections to FreeSWITCH. What happens at a certain byte happens to the one for events, of which a test can
+//! say where its bytes stand; the one for commands is spared.
+//!
 //! What was held is passed on when it is let go, also when its client has gone meanwhile: as in a network. It reads no more than
 //! it passes on, so a sender feels what becomes of its bytes.
 
@@ -51,6 +54,20 @@ pub(crate) enum Condition {
     InsertFrame(Vec<u8>),
 }
 
+impl Condition {
+    /// At a certain byte of all that comes.
+    fn strikes_once(&self) -> bool {
+        !matches!(
+            self,
+            Condition::Clear
+                | Condition::BlackHole
+                | Condition::Delay(_)
+                | Condition::Slow(_)
+                | Condition::EndEach(..)
+        )
+    }
+}
+
 /// How a header block of an event begins, and nothing inside an event in JSON does.
 const EVENT_FRAME: &[u8] = b"Content-Length: ";
 
@@ -90,6 +107,14 @@ struct Rules {
     /// The port of the server, for connections to come.
     port: u16,
     open: BTreeMap<usize, Arc<Connection>>,
+    /// Which connections to FreeSWITCH have asked for what, as long as they are open.
+    asked: BTreeMap<usize, Asked>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Events,
+    ForCommands,
 }
 
 struct Connection {
@@ -255,6 +280,23 @@ impl Rules {
         let condition = self.conditions.get(&toward);
         condition.cloned().unwrap_or(Condition::Clear)
     }
+
+    fn note(&mut self, number: usize, bytes: &[u8]) {
+        let has = |word: &[u8]| bytes.windows(word.len()).any(|place| place == word);
+        if has(numbered::FOR_COMMANDS.as_bytes()) {
+            self.asked.insert(number, Asked::ForCommands);
+        } else if has(b"event json ") || has(b"event plain ") {
+            self.asked.insert(number, Asked::Events);
+        }
+    }
+
+    /// Whether this connection is the one for commands. It logs in while the one for events is there.
+    fn is_for_commands(&self, number: usize) -> bool {
+        match self.asked.get(&number) {
+            Some(asked) => *asked == Asked::ForCommands,
+            None => self.asked.values().any(|asked| *asked == Asked::Events),
+        }
+    }
 }
 
 /// What is to be done with the next bytes of a direction.
@@ -300,6 +342,9 @@ impl Gate {
         thread::spawn(move || {
             gate.copy(&asking, Toward::Server, |bytes| {
                 let is_batch = bytes.windows(4).any(|word| word == b"XADD");
+                if !is_batch {
+                    gate.lock().note(number, bytes);
+                }
                 gate.pass_when(|rules| {
                     let is_free = !rules.hold_batches && !rules.hold_batches_of.contains(&number);
                     let may_pass = !is_batch || is_free || rules.let_go.contains(&number);
@@ -318,6 +363,7 @@ impl Gate {
             gate.change(|rules| {
                 rules.over.insert(number);
                 rules.open.remove(&number);
+                rules.asked.remove(&number);
             });
         });
     }
@@ -334,7 +380,8 @@ impl Gate {
             before(&bytes[..read]);
             let mut rest = &bytes[..read];
             while !rest.is_empty() {
-                let Turn::Pass(count, after, then) = self.turn(toward, rest, passed, &mut delays)
+                let Turn::Pass(count, after, then) =
+                    self.turn(connection.number, toward, rest, passed, &mut delays)
                 else {
                     let stuck = self.lock().condition(toward);
                     let still = |rules: &mut Rules| rules.condition(toward) == stuck;
@@ -350,12 +397,14 @@ impl Gate {
                 match then {
                     Then::Go => {}
                     Then::End(ending) => {
+                        self.lock().asked.remove(&connection.number);
                         connection.end(ending);
                         return;
                     }
                     Then::Insert(bytes) => drop(to.write_all(&bytes)),
                     Then::SayAndEnd(bytes) => {
                         drop(to.write_all(&bytes));
+                        self.lock().asked.remove(&connection.number);
                         connection.end(Ending::Fin);
                         return;
                     }
@@ -365,8 +414,16 @@ impl Gate {
         drop(to.shutdown(Shutdown::Write));
     }
 
-    fn turn(&self, toward: Toward, bytes: &[u8], passed: u64, delays: &mut u64) -> Turn {
+    fn turn(
+        &self,
+        number: usize,
+        toward: Toward,
+        bytes: &[u8],
+        passed: u64,
+        delays: &mut u64,
+    ) -> Turn {
         let (length, mut rules) = (bytes.len(), self.lock());
+        let is_spared = rules.is_for_commands(number);
         if let Some((word, condition)) = rules.armed.get(&toward).cloned() {
             let mut windows = bytes.windows(word.len());
             match windows.position(|window| window == word.as_bytes()) {
@@ -404,6 +461,9 @@ impl Gate {
                     false => Then::Go,
                 };
                 return Turn::Pass(left.min(length), Duration::ZERO, then);
+            }
+            condition if is_spared && condition.strikes_once() => {
+                return Turn::Pass(length, Duration::ZERO, Then::Go);
             }
             Condition::HoleAfter(left)
             | Condition::EndAfter(left, _)

@@ -173,7 +173,8 @@ async fn a_wrong_redis_password_is_named_and_never_shown() {
     let host = setup(&switch, &redis)
         .env("JACKFIELD_REDIS_URL", &url)
         .start();
-    let advice = "check the user and password of redis.url (REDIS_REMOTE_PASSWORD)";
+    let advice =
+        "check redis.user and redis.password, or those in redis.url (REDIS_REMOTE_PASSWORD)";
     wait_not_ready(&host, &format!("redis: password rejected: {advice}"));
     numbered::fire(&switch, 0..10);
     let seen = ["/health", "/status", "/metrics", "/readyz"]

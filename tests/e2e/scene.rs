@@ -1,5 +1,7 @@
 //! What the tests of filters share: a ready host, numbered events, and the check that each arrived once and in order.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -8,15 +10,20 @@ use std::time::Duration;
 use jackfield::simulator::{Event, Settings, Simulator};
 use serde_json::Value;
 
-use crate::harness::{Host, Redis, Setup};
+use crate::harness::{Host, Redis, Setup, component};
 
 pub const EVENTS: &str = "freeswitch:telephony:events";
 pub const DEAD: &str = "freeswitch:telephony:dead";
+
+/// How soon a change in the folder of filters must be live.
+pub const LIVE: Duration = Duration::from_secs(2);
 
 /// A simulated FreeSWITCH that sends nothing but what a test fires.
 pub async fn quiet_switch() -> Simulator {
     Simulator::start(Settings {
         heartbeat: Duration::ZERO,
+        // A command of the host's own would be an API event.
+        has_commands: false,
         ..Settings::default()
     })
     .await
@@ -48,6 +55,13 @@ impl Scene {
         }
     }
 
+    /// Stops the host, and goes on with the one that `start` makes of its folder.
+    pub fn restart(self, start: impl FnOnce(Setup) -> Host) -> Scene {
+        let host = start(self.host.stop());
+        host.wait_ready();
+        Scene { host, ..self }
+    }
+
     /// Fires so many CHANNEL_ANSWER, each with the next `Number`.
     pub fn fire(&mut self, count: u64) {
         for _ in 0..count {
@@ -70,6 +84,11 @@ impl Scene {
             next
         });
         Firing { stop, thread }
+    }
+
+    /// So many numbered events were fired.
+    pub fn fired(&self) -> u64 {
+        self.next
     }
 
     pub fn stop(&mut self, firing: Firing) {
@@ -99,6 +118,15 @@ impl Scene {
         events
     }
 
+    /// The hostile filter as a file of its own for each `build`: a section that nothing reads changes its digest.
+    pub fn build(&self, build: u8) -> PathBuf {
+        let mut bytes = fs::read(component("hostile")).unwrap();
+        bytes.extend([0, 3, 1, b'b', build]);
+        let path = self.host.dir().join(format!("build-{build}.wasm"));
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
     /// The newest event of the events stream.
     pub fn newest(&self) -> Option<Value> {
         let newest: Vec<(String, Vec<(String, String)>)> =
@@ -119,6 +147,11 @@ impl Scene {
 pub struct Firing {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
+}
+
+/// Settings of a hostile filter that writes this into `X-Version`.
+pub fn versioned(version: &str) -> String {
+    format!("attack = \"version\"\nversion = \"{version}\"\n")
 }
 
 pub fn numbered(number: u64) -> Event {

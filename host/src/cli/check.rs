@@ -32,7 +32,10 @@ impl Check {
             }
         };
         let dir = config.filters.dir.display().to_string();
-        let planned = Loader::new(engine, config.filters).load().planned;
+        let planned = Loader::new(engine, config.filters)
+            .apart(Arc::default())
+            .load()
+            .planned;
         let refused = planned
             .iter()
             .filter(|filter| filter.refusal().is_some())

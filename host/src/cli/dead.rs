@@ -4,23 +4,18 @@
 //! A replay goes through the host, because only the host appends to its journal. A letter is removed after the host has
 //! said that it is there: an interruption between the two leaves a letter that was replayed, never one that was lost.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::health::reachable;
-use super::{FAILED, Settings, WRONG_CONFIG, print_error};
-use crate::config::{Config, Secret};
+use super::http::{Answer, Host, NoAnswer};
+use super::{FAILED, Settings, WRONG_CONFIG, print_error, printable};
+use crate::config::Config;
 use crate::writer::dead::{DeadError, DeadLetter, DeadLetters, Id};
 
-/// Ample for a host that answers once the letter is in its journal.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Letters of the stream that are held at once while all are replayed.
 const PAGE: usize = 100;
 
@@ -95,12 +90,6 @@ struct Replaying {
     failed: bool,
 }
 
-/// The running host.
-struct Host {
-    address: SocketAddr,
-    token: Secret,
-}
-
 /// Why a letter is not shown or replayed.
 #[derive(Debug, Error)]
 enum Failure {
@@ -108,11 +97,8 @@ enum Failure {
     CutShort,
     #[error("the host answered {status}: {body}")]
     Refused { status: u16, body: String },
-    #[error("no answer from http://{address}/dead/replay, so the letter is kept")]
-    Host {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    #[error("the letter is kept")]
+    Host(#[from] NoAnswer),
     #[error("replayed as {lsn}, but not removed, so it would be replayed once more")]
     NotRemoved { lsn: u64, source: DeadError },
     #[error(transparent)]
@@ -160,7 +146,10 @@ impl List {
             }
         }
         if self.json {
-            println!("{:#}", Value::from_iter(letters.iter().map(summary)));
+            println!(
+                "{:#}",
+                Value::from_iter(letters.iter().map(DeadLetter::summary))
+            );
         } else {
             if !letters.is_empty() {
                 print_table(&letters);
@@ -195,7 +184,8 @@ impl Replay {
             Ok(config) => config,
             Err(code) => return code,
         };
-        if config.http.token.is_empty() {
+        let host = Host::of(&config);
+        if !host.has_token() {
             eprintln!(
                 "http.token: missing; a replay goes through the running host, which asks for its token"
             );
@@ -203,10 +193,7 @@ impl Replay {
         }
         let mut replaying = Replaying {
             places: places(&config),
-            host: Host {
-                address: reachable(config.http.listen),
-                token: config.http.token,
-            },
+            host,
             json: self.json,
             failed: false,
         };
@@ -274,7 +261,10 @@ impl Replaying {
     }
 
     fn replay(&mut self, letter: &DeadLetter) -> Result<u64, Failure> {
-        let lsn = self.host.post(&payload(letter)?)?;
+        let lsn = number(
+            self.host
+                .post("/dead/replay", &payload(letter)?.to_string())?,
+        )?;
         match self.places.remove(&letter.id) {
             Ok(()) => Ok(lsn),
             Err(source) => Err(Failure::NotRemoved { lsn, source }),
@@ -316,48 +306,15 @@ impl Failure {
     }
 }
 
-impl Host {
-    /// Gives the letter to the host, and answers with its number in the journal.
-    fn post(&self, payload: &Value) -> Result<u64, Failure> {
-        let failed = |source| Failure::Host {
-            address: self.address,
-            source,
-        };
-        let answer = self.ask(&payload.to_string()).map_err(failed)?;
-        let Some((status, body)) = read_answer(&answer) else {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "what answers there speaks no HTTP",
-            )));
-        };
-        match serde_json::from_str(body) {
-            Ok(Taken { lsn }) if status == 200 => Ok(lsn),
-            _ => {
-                let body = body.trim().to_owned();
-                Err(Failure::Refused { status, body })
-            }
-        }
-    }
-
-    fn ask(&self, body: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        let head = format!(
-            "POST /dead/replay HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.address,
-            self.token.expose(),
-            body.len(),
-        );
-        let written = stream.write_all(format!("{head}{body}").as_bytes());
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer);
-        // A host that refuses may answer before it has read all, and close.
-        if answer.is_empty() {
-            written?;
-            read?;
-        }
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+/// The letter's number in the journal, or why it is not there.
+fn number(answer: Answer) -> Result<u64, Failure> {
+    let status = answer.status.as_u16();
+    match serde_json::from_str(&answer.body) {
+        Ok(Taken { lsn }) if status == 200 => Ok(lsn),
+        _ => Err(Failure::Refused {
+            status,
+            body: answer.body.trim().to_owned(),
+        }),
     }
 }
 
@@ -367,45 +324,11 @@ struct Taken {
     lsn: u64,
 }
 
-/// The status and the body of an HTTP answer.
-fn read_answer(answer: &str) -> Option<(u16, &str)> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?;
-    Some((status.parse().ok()?, body))
-}
-
-/// What the host is asked to take. An event is the text that it is: parsed and written anew, it might be another one.
+/// What the host is asked to take.
 fn payload(letter: &DeadLetter) -> Result<Value, Failure> {
-    match (letter.frame(), letter.event()) {
-        (Some(frame), _) => Ok(json!({ "frame": frame })),
-        (None, Some(_)) => Ok(json!({ "event": letter.text("event") })),
-        (None, None) => Err(Failure::CutShort),
-    }
-}
-
-/// The `Event-Name`, or why there is none.
-fn event_name(letter: &DeadLetter) -> String {
-    match (letter.frame(), letter.event()) {
-        (Some(_), _) => "(malformed)".to_owned(),
-        (None, None) => "(cut short)".to_owned(),
-        (None, Some(event)) => {
-            let name = event.get("Event-Name").and_then(Value::as_str);
-            name.unwrap_or("(no name)").to_owned()
-        }
-    }
-}
-
-/// One of the list.
-fn summary(letter: &DeadLetter) -> Value {
-    json!({
-        "id": letter.id.to_string(),
-        "time": letter.text("time"),
-        "lsn": letter.lsn(),
-        "filter": letter.text("filter"),
-        "reason": letter.text("reason"),
-        "event": event_name(letter),
-        "streams": letter.text("streams"),
-    })
+    let text = letter.again().ok_or(Failure::CutShort)?;
+    let what = letter.frame().map_or("event", |_| "frame");
+    Ok(json!({ what: text }))
 }
 
 /// Everything: the event as JSON if it is, its number as a number, the rest as text.
@@ -445,7 +368,7 @@ fn print_table(letters: &[DeadLetter]) {
     let head = ["ID", "TIME", "LSN", "FILTER", "EVENT", "STREAMS", "REASON"].map(str::to_owned);
     let rows = letters.iter().map(|letter| {
         let text = |name| printable(letter.text(name));
-        let event = printable(&event_name(letter));
+        let event = printable(&letter.event_name());
         let id = letter.id.to_string();
         let streams = text("streams");
         [
@@ -474,24 +397,9 @@ fn print_table(letters: &[DeadLetter]) {
     }
 }
 
-/// What a terminal would obey is escaped: events carry what strangers sent.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
-    use std::net::TcpListener;
-    use std::thread;
+    use ureq::http::StatusCode;
 
     use super::*;
 
@@ -510,14 +418,14 @@ mod tests {
         let event = r#"{"Event-Name":"DTMF",  "n":1.50}"#;
         let kept = letter(&[("event", event), ("reason", "no digit")]);
         assert_eq!(payload(&kept).unwrap(), json!({ "event": event }));
-        assert_eq!(event_name(&kept), "DTMF");
+        assert_eq!(kept.event_name(), "DTMF");
 
         let malformed = letter(&[("frame", "Event-Name")]);
         assert_eq!(
             payload(&malformed).unwrap(),
             json!({ "frame": "Event-Name" })
         );
-        assert_eq!(event_name(&malformed), "(malformed)");
+        assert_eq!(malformed.event_name(), "(malformed)");
     }
 
     #[test]
@@ -527,7 +435,7 @@ mod tests {
             let failure = payload(&kept).unwrap_err();
             assert!(matches!(failure, Failure::CutShort), "{text}: {failure}");
             assert!(failure.is_about_letter(), "the next one may be whole");
-            assert_eq!(event_name(&kept), "(cut short)");
+            assert_eq!(kept.event_name(), "(cut short)");
         }
     }
 
@@ -542,76 +450,21 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_nothing_that_an_event_carries() {
-        assert_eq!(printable("a\u{1b}[2J\nb\u{9b}ü"), "a\\u{1b}[2J\\nb\\u{9b}ü");
-    }
-
-    /// Asks a host that answers so. Gives back what it was asked.
-    fn post(answer: &'static str) -> (Result<u64, Failure>, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = Host {
-            address: listener.local_addr().unwrap(),
-            token: Secret::new("secret"),
-        };
-        let body = r#"{"event":"{}"}"#;
-        let answering = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = BufReader::new(stream.try_clone().unwrap());
-            let mut text = String::new();
-            while !text.ends_with("\r\n\r\n") {
-                asked.read_line(&mut text).unwrap();
-            }
-            let mut rest = vec![0; body.len()];
-            asked.read_exact(&mut rest).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
-            text + &String::from_utf8(rest).unwrap()
-        });
-        let answered = host.post(&json!({ "event": "{}" }));
-        (answered, answering.join().unwrap())
-    }
-
-    #[test]
-    fn the_host_is_asked_with_its_token_and_answers_with_a_number() {
-        let (lsn, asked) = post("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"lsn\":9}");
-        assert_eq!(lsn.unwrap(), 9);
-        let lines: Vec<&str> = asked.lines().collect();
-        assert_eq!(lines.first(), Some(&"POST /dead/replay HTTP/1.1"));
-        assert!(lines.contains(&"Authorization: Bearer secret"), "{asked}");
-        assert!(lines.contains(&"Content-Length: 14"), "{asked}");
-        assert_eq!(lines.last(), Some(&r#"{"event":"{}"}"#));
-    }
-
-    #[test]
     fn anything_but_a_number_is_a_failure_in_the_hosts_words() {
-        for (answer, words, goes_on) in [
-            (
-                "HTTP/1.1 403 Forbidden\r\n\r\nwrong token\n",
-                "the host answered 403: wrong token",
-                false,
-            ),
-            (
-                "HTTP/1.1 400 Bad Request\r\n\r\nno event",
-                "the host answered 400: no event",
-                true,
-            ),
-            (
-                "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"lsn\":9}",
-                "the host answered 503: {\"lsn\":9}",
-                false,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\n\r\nok",
-                "the host answered 200: ok",
-                false,
-            ),
+        for (status, words, goes_on) in [
+            (403, "wrong token\n", false),
+            (400, "no event", true),
+            (503, "{\"lsn\":9}", false),
+            (200, "ok", false),
         ] {
-            let failure = post(answer).0.unwrap_err();
-            assert_eq!(failure.to_string(), words);
+            let answer = Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                body: words.to_owned(),
+            };
+            let failure = number(answer).unwrap_err();
+            let expected = format!("the host answered {status}: {}", words.trim());
+            assert_eq!(failure.to_string(), expected);
             assert_eq!(failure.is_about_letter(), goes_on, "{words}");
-        }
-        for answer in ["", "SSH-2.0-x\r\n\r\n"] {
-            let failure = post(answer).0.unwrap_err();
-            assert!(matches!(failure, Failure::Host { .. }), "{failure}");
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -18,8 +19,9 @@ use super::run::{Signals, start_log};
 use super::{FAILED, print_error, runtime};
 use crate::admin::View;
 use crate::app::{App, AppError, Output};
-use crate::config::{self, Level, Log, LogFormat, Mistakes, Sources};
+use crate::config::{Level, Log, LogFormat, Mistakes, Sources};
 use crate::ledger::Balance;
+use crate::settings::{Reading, SetLog};
 use crate::simulator::{Load, Settings as Switch, Simulator};
 
 /// The filters of this checkout, in the order of the demo's chain. Each has its settings beside it.
@@ -77,14 +79,14 @@ enum DemoError {
 
 impl Demo {
     pub(super) fn main(self) -> ExitCode {
-        start_log(Log {
+        let log = start_log(Log {
             level: Level::Warn,
             format: LogFormat::Text,
         });
         let ran = runtime()
             .map_err(|error| AppError::Thread(error).into())
             .and_then(|runtime| {
-                let ran = runtime.block_on(self.run());
+                let ran = runtime.block_on(self.run(log));
                 runtime.shutdown_background();
                 ran
             });
@@ -98,7 +100,7 @@ impl Demo {
         }
     }
 
-    async fn run(self) -> Result<bool, DemoError> {
+    async fn run(self, log: SetLog) -> Result<bool, DemoError> {
         let folder = Folder::new().map_err(|source| DemoError::File {
             path: std::env::temp_dir(),
             source,
@@ -121,28 +123,29 @@ impl Demo {
             redis.as_ref().map(|redis| redis.port),
             &filters,
         )?;
-        let config = config::load(Sources {
+        let reading = Reading::first(Sources {
             file: Some(file.clone()),
             ..Sources::default()
         })?;
+        let mut config = reading.config.clone();
         let output = if self.stdout {
             Output::Stdout
         } else {
             Output::Redis
         };
-        let app = match App::start(config.clone(), output).await {
+        let start = |config| App::start(config, output, reading.clone(), Arc::clone(&log));
+        let app = match start(config.clone()).await {
             // Another demo took the usual port since it was looked at.
             Err(AppError::Listen { .. }) => {
-                let mut config = config;
                 config.http.listen.set_port(0);
-                App::start(config, output).await?
+                start(config).await?
             }
             started => started?,
         };
         self.announce(&app, &switch, redis.as_ref(), &filters, &file);
 
         let mut signals = Signals::new().map_err(AppError::Thread)?;
-        let view = std::sync::Arc::clone(&app.view);
+        let view = Arc::clone(&app.view);
         let load = Load {
             rate: self.rate,
             events: self.events,
@@ -191,9 +194,10 @@ impl Demo {
             filters.display()
         );
         eprintln!("configuration           {}", file.display());
+        eprintln!("page                    http://{}/", app.http);
         eprintln!("status                  curl http://{}/status", app.http);
         eprintln!("metrics                 curl http://{}/metrics", app.http);
-        for filter in app.view.seen.filters() {
+        for filter in app.view.seen.filters().0 {
             let digest = filter.digest.get(..12).unwrap_or_default();
             eprintln!(
                 "filter                  {} ({} {}, {digest}) {:?}",

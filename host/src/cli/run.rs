@@ -1,20 +1,25 @@
 //! `jackfield run`, and what it shares with the demo: the log and the signals.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry, reload};
 
 use super::folder::Folder;
 use super::{FAILED, OWNED, Settings, WRONG_CONFIG, print_error, runtime};
 use crate::app::{App, AppError, Output};
 use crate::config::{Level, Log, LogFormat};
+use crate::ledger::Balance;
+use crate::settings::{self, SetLog, note};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -27,18 +32,13 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn main(self) -> ExitCode {
-        let mut config = match self.settings.load() {
-            Ok(config) => config,
+        let reading = match self.settings.read() {
+            Ok(reading) => reading,
             Err(code) => return code,
         };
-        start_log(config.log);
-        for note in &config.notes {
-            tracing::info!(
-                variable = note.variable,
-                why = note.why,
-                "variable accepted without effect"
-            );
-        }
+        let mut config = reading.config.clone();
+        let log = start_log(config.log);
+        config.notes.iter().for_each(note);
         let output = if self.stdout {
             Output::Stdout
         } else {
@@ -60,9 +60,21 @@ impl Run {
         let ran = runtime().map_err(AppError::Thread).and_then(|runtime| {
             let ended = runtime.block_on(async {
                 let mut signals = Signals::new().map_err(AppError::Thread)?;
-                let app = App::start(config, output).await?;
+                let mut hang_up = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
+                // Compiling filters may take a while, and nothing has come yet that could be lost.
+                let app = tokio::select! {
+                    app = App::start(config, output, reading, log) => app?,
+                    () = signals.next() => return Ok(Balance::default()),
+                };
                 tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %app.http, "started");
-                app.run_until(signals.stop()).await
+                let settings = Arc::clone(&app.view.settings);
+                let stop = async {
+                    tokio::select! {
+                        () = signals.stop() => {}
+                        () = reload_at(&mut hang_up, &settings) => {}
+                    }
+                };
+                app.run_until(stop).await
             });
             // A guest or a resolver may still hold a blocking thread; the process need not wait for it.
             runtime.shutdown_background();
@@ -86,24 +98,53 @@ impl Run {
     }
 }
 
-/// Structured logs on standard error. Libraries are heard from warnings on: a compiler's own debug lines would bury ours.
-pub(super) fn start_log(log: Log) {
-    let level = match log.level {
+/// Reloads the settings at every SIGHUP, for ever.
+async fn reload_at(hang_up: &mut Signal, settings: &Arc<settings::Settings>) {
+    while hang_up.recv().await.is_some() {
+        // What came of it is told where it is done.
+        let _told = Arc::clone(settings).reload().await;
+    }
+    // No more signals can come.
+    std::future::pending::<()>().await;
+}
+
+/// Structured logs on standard error; gives what changes them. Libraries are heard from warnings on: a compiler's own debug lines
+/// would bury ours.
+pub(super) fn start_log(log: Log) -> SetLog {
+    let (levels, set_levels) = reload::Layer::new(levels(log.level));
+    let (lines, set_lines) = reload::Layer::new(lines(log.format));
+    registry().with(levels).with(lines).init();
+    Arc::new(move |log: Log| {
+        let levels = set_levels.reload(self::levels(log.level));
+        let lines = set_lines.reload(self::lines(log.format));
+        if let Err(error) = levels.and(lines) {
+            tracing::error!(%error, "log does not change");
+        }
+    })
+}
+
+fn levels(level: Level) -> Targets {
+    let level = match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let levels = Targets::new()
+    Targets::new()
         .with_target("jackfield", level)
-        .with_default(level.min(LevelFilter::WARN));
+        .with_default(level.min(LevelFilter::WARN))
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = match log.format {
+    match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    registry().with(lines.with_filter(levels)).init();
+    }
 }
 
 /// The journal of what is only printed.

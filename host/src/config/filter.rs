@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::mistakes::{Mistake, Mistakes};
 use super::reader::{Reader, key_part};
-use super::types::FilterLimits;
+use super::types::{FilterLimits, OnError, Policy};
 use super::values;
 
 /// The table that is the host's.
@@ -37,6 +37,7 @@ pub(super) fn filter_limits(
     defaults: FilterLimits,
 ) -> FilterLimits {
     let key = |name: &str| format!("{table}.{name}");
+    let on_error = policy(reader, table, defaults.on_error);
     FilterLimits {
         deadline: reader.get(
             &key("deadline"),
@@ -44,11 +45,30 @@ pub(super) fn filter_limits(
             &values::POSITIVE_DURATION,
         ),
         memory: reader.get(&key("memory"), defaults.memory, &values::MEMORY),
-        on_error: reader.get(&key("on_error"), defaults.on_error, &values::ON_ERROR),
+        on_error,
         wasi: reader.get(&key("wasi"), defaults.wasi, &values::WASI),
         streams: reader
             .given_list(&key("streams"), &values::STREAM_PATTERN)
             .map_or(defaults.streams, |given| given.value),
+        probation: reader.get(&key("probation"), defaults.probation, &values::DURATION),
+        fuse: reader.get(&key("fuse"), defaults.fuse, &values::SWITCH),
+    }
+}
+
+/// `on_error` is for every cause that has no key of its own.
+fn policy(reader: &mut Reader, table: &str, defaults: Policy) -> Policy {
+    let defaults = reader
+        .given(&format!("{table}.on_error"), &values::ON_ERROR)
+        .map_or(defaults, |given| Policy::all(given.value));
+    let mut on = |cause: &str, default: OnError| {
+        reader.get(&format!("{table}.on_{cause}"), default, &values::ON_ERROR)
+    };
+    Policy {
+        trap: on("trap", defaults.trap),
+        deadline: on("deadline", defaults.deadline),
+        memory: on("memory", defaults.memory),
+        bad_output: on("bad_output", defaults.bad_output),
+        load: on("load", defaults.load),
     }
 }
 
@@ -94,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::config::tests::defaults;
-    use crate::config::types::{OnError, Wasi};
+    use crate::config::types::Wasi;
 
     #[test]
     fn a_filters_file_has_its_limits_and_its_own_settings() {
@@ -104,7 +124,9 @@ mod tests {
             [jackfield]
             deadline = "20ms"
             on_error = "dead-letter"
+            on_trap = "last-good"
             streams = []
+            fuse = false
             [rules.first]
             share = 0.5
             names = ["a", { b = true }]
@@ -116,9 +138,14 @@ mod tests {
             FilterLimits {
                 deadline: Duration::from_millis(20),
                 memory: filters.memory,
-                on_error: OnError::DeadLetter,
+                on_error: Policy {
+                    trap: OnError::LastGood,
+                    ..Policy::all(OnError::DeadLetter)
+                },
                 wasi: Wasi::Locked,
                 streams: Vec::new(),
+                probation: filters.probation,
+                fuse: false,
             }
         );
         assert_eq!(

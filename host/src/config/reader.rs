@@ -327,6 +327,17 @@ impl Reader {
     }
 }
 
+impl<T> Given<T> {
+    /// Another value in its place.
+    pub(super) fn with<U>(self, value: U) -> Given<U> {
+        Given {
+            place: self.place,
+            shown: self.shown,
+            value,
+        }
+    }
+}
+
 impl Given<Value> {
     fn new(place: String, value: Value) -> Self {
         let shown = match &value {
@@ -343,14 +354,6 @@ impl Given<Value> {
     fn text(place: String, text: String) -> Self {
         Self::new(place, Value::String(text))
     }
-
-    fn with<T>(self, value: T) -> Given<T> {
-        Given {
-            place: self.place,
-            shown: self.shown,
-            value,
-        }
-    }
 }
 
 /// A string, or a whole number as text: what a variable could have said as well.
@@ -358,6 +361,7 @@ fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(yes) => Some(yes.to_string()),
         _ => None,
     }
 }

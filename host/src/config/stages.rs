@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::drop_in::DROP_INS;
 use super::environment::Environment;
 use super::filter::filter_limits;
-use super::mistakes::Mistakes;
+use super::mistakes::{Mistake, Mistakes, in_one_line};
 use super::reader::{Given, Reader};
 use super::routes::read_routes;
+use super::tls::tls;
 use super::types::{
     Backoff, Buffer, Config, DeadLetter, Esl, EventsWanted, FilterLimits, Filters, Format, Http,
-    Journal, Level, Limits, Log, LogFormat, Note, OnError, Redis, Router, Secret, Stream, Sync,
-    Wasi,
+    Journal, Level, Limits, Log, LogFormat, Note, OnError, Policy, Redis, Router, Secret, Stream,
+    Sync, Wasi,
 };
 use super::values;
 
@@ -36,6 +37,18 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
+impl Sources {
+    /// The file that is read, if any is.
+    pub fn path(&self) -> Option<PathBuf> {
+        let default_file = Path::new(DEFAULT_FILE);
+        match &self.file {
+            Some(path) => Some(path.clone()),
+            None if matches!(default_file.try_exists(), Ok(false)) => None,
+            None => Some(default_file.to_owned()),
+        }
+    }
+}
+
 /// Reads and checks all settings: flags over environment over file over default.
 ///
 /// # Errors
@@ -47,13 +60,32 @@ pub fn load(sources: Sources) -> Result<Config, Mistakes> {
     Ok(config)
 }
 
+/// The same for a running host. What is there by now must not hold it up, and a file that is gone is a mistake, not a wish for the
+/// defaults.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_again(sources: Sources) -> Result<Config, Mistakes> {
+    if let Some(path) = &sources.file
+        && let Ok(found) = path.metadata()
+        && !found.is_file()
+    {
+        Mistakes::of(vec![Mistake::File {
+            place: in_one_line(&path.to_string_lossy()),
+            cause: "is not a regular file, so it cannot be read again".to_owned(),
+        }])?;
+    }
+    load(sources)
+}
+
+/// Where a host with these settings answers HTTP, whatever else is wrong with them: a host that runs keeps those that it had.
+pub fn http_listen(sources: Sources) -> SocketAddr {
+    http(&mut open(sources)).listen
+}
+
 pub(super) fn open(sources: Sources) -> Reader {
-    let default_file = Path::new(DEFAULT_FILE);
-    let reader = match sources.file {
-        Some(path) => Reader::of_file(&path),
-        None if matches!(default_file.try_exists(), Ok(false)) => Reader::default(),
-        None => Reader::of_file(default_file),
-    };
+    let path = sources.path();
+    let reader = path.map_or_else(Reader::default, |path| Reader::of_file(&path));
     reader.under(Environment::new(sources.env), sources.flags)
 }
 
@@ -118,6 +150,9 @@ fn esl(reader: &mut Reader) -> Esl {
             &values::POSITIVE_DURATION,
         ),
         alarm_after: reader.get("esl.alarm_after", 15, &values::ATTEMPTS),
+        allow: reader
+            .given_list("esl.allow", &values::VERB)
+            .map_or(Vec::new(), |given| given.value),
     }
 }
 
@@ -183,6 +218,7 @@ fn journal(reader: &mut Reader, streams: &[Stream]) -> Journal {
 /// The address as a whole, and above a file's the parts that the Go service's variables give.
 fn redis(reader: &mut Reader) -> Redis {
     let default = values::RedisUrl {
+        is_tls: false,
         host: "127.0.0.1".to_owned(),
         port: 6379,
         db: 2,
@@ -201,8 +237,10 @@ fn redis(reader: &mut Reader) -> Redis {
             url.db = given.value;
         }
     }
+    own_credentials(reader, &mut url);
     let time_limit = Duration::from_secs(3);
     Redis {
+        tls: tls(reader, url.is_tls),
         host: url.host,
         port: url.port,
         db: url.db,
@@ -214,6 +252,30 @@ fn redis(reader: &mut Reader) -> Redis {
             &values::POSITIVE_DURATION,
         ),
         timeout: reader.get("redis.timeout", time_limit, &values::POSITIVE_DURATION),
+    }
+}
+
+/// User and password by their own settings, over those of the address; but not those of the file over the environment's.
+fn own_credentials(reader: &mut Reader, url: &mut values::RedisUrl) {
+    let is_above = reader.is_above_drop_in("redis.url");
+    let has_user = is_above && !url.user.is_empty();
+    let has_password = match is_above {
+        true => !url.password.is_empty(),
+        false => reader.is_set("REDIS_REMOTE_PASSWORD"),
+    };
+    let user = reader.given("redis.user", &values::REDIS_USER);
+    let counts = reader.is_above_drop_in("redis.user") || !has_user;
+    if let Some(user) = user.filter(|user| counts && !user.value.is_empty()) {
+        url.user = user.value;
+    }
+    let password = reader.given("redis.password", &values::REDIS_PASSWORD);
+    let counts = reader.is_above_drop_in("redis.password") || !has_password;
+    if let Some(password) = password.filter(|given| counts && !given.value.is_empty()) {
+        url.password = password.value;
+    }
+    if !url.user.is_empty() && url.password.is_empty() {
+        let allowed = "the password of the user of redis.url or redis.user";
+        reader.missing("redis.password", allowed);
     }
 }
 
@@ -242,9 +304,11 @@ fn filters(reader: &mut Reader) -> Filters {
     let defaults = FilterLimits {
         deadline: Duration::from_millis(10),
         memory: 16 << 20,
-        on_error: OnError::Pass,
+        on_error: Policy::all(OnError::Pass),
         wasi: Wasi::Locked,
         streams: vec!["freeswitch:*".to_owned()],
+        probation: Duration::from_secs(60),
+        fuse: true,
     };
     Filters {
         dir,

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// All settings of one router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -67,6 +69,8 @@ pub struct Esl {
     pub timeout: Duration,
     /// Failed attempts in a row that raise an alarm. At least 1; default 15.
     pub alarm_after: u32,
+    /// The API commands that may be run over HTTP, by their first word; default none.
+    pub allow: Vec<String>,
 }
 
 /// The pauses between attempts to connect. The first attempt after a loss is made at once.
@@ -148,12 +152,32 @@ pub struct Redis {
     pub db: u32,
     /// Empty, the default: the password alone is sent.
     pub user: String,
-    /// Empty, the default: no `AUTH` is sent.
+    /// Empty, the default: no `AUTH` is sent. Never empty beside a user.
     pub password: Secret,
+    /// None, the default: in the clear.
+    pub tls: Option<Tls>,
     /// The time allowed for a connect. Above zero; default 3 s.
     pub connect_timeout: Duration,
     /// The time allowed for the reply to a batch. Above zero; default 3 s.
     pub timeout: Duration,
+}
+
+/// How to trust a Redis and to be trusted by it. Every PEM text was parsed, and the key fits its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// The authorities that may have issued its certificate, in PEM; none, the default: those of the system.
+    pub ca: Option<String>,
+    /// Who we are; none, the default: it does not ask.
+    pub identity: Option<Identity>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate and those between it and its authority, in PEM.
+    pub cert: String,
+    /// Its private key, in PEM.
+    pub key: Secret,
 }
 
 /// A Redis stream that this router writes, and how far it may grow.
@@ -170,8 +194,9 @@ pub struct Stream {
     pub format: StreamFormat,
 }
 
-/// The shape of a stream entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The shape of a stream entry. Decisions in the journal name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StreamFormat {
     /// One field `event` with a JSON object of all headers.
     Json,
@@ -216,12 +241,44 @@ pub struct FilterLimits {
     /// Linear memory in bytes, from 64 KiB to 4 GiB; default 16 MiB.
     pub memory: u64,
     /// What becomes of an event whose call failed; default [`OnError::Pass`].
-    pub on_error: OnError,
+    pub on_error: Policy,
     /// Whether WASI may be imported; default [`Wasi::Locked`].
     pub wasi: Wasi,
     /// The streams that the filter may name: exact, or everything that starts with what is before one trailing `*`.
     /// Default `freeswitch:*`.
     pub streams: Vec<String>,
+    /// How long a new version is watched before it counts as good; default 60 s.
+    pub probation: Duration,
+    /// Whether a version that drops or reroutes far more than the one before it is taken back; default yes.
+    pub fuse: bool,
+}
+
+/// What becomes of an event that a filter did not handle, by why it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// It trapped.
+    pub trap: OnError,
+    /// It took longer than its deadline.
+    pub deadline: OnError,
+    /// It wanted more memory than it may have.
+    pub memory: OnError,
+    /// It answered what the contract forbids.
+    pub bad_output: OnError,
+    /// No version of it runs: it was refused, taken back or suspended.
+    pub load: OnError,
+}
+
+impl Policy {
+    /// The same for every cause.
+    pub fn all(on_error: OnError) -> Policy {
+        Policy {
+            trap: on_error,
+            deadline: on_error,
+            memory: on_error,
+            bad_output: on_error,
+            load: on_error,
+        }
+    }
 }
 
 /// What becomes of an event for which a filter trapped, took too long or gave a bad answer.
@@ -233,6 +290,8 @@ pub enum OnError {
     Drop,
     /// It is kept in the dead-letter stream.
     DeadLetter,
+    /// The last good version takes over and handles it; without one it goes on as it came.
+    LastGood,
 }
 
 /// Whether a filter may import WASI.

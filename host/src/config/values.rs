@@ -8,9 +8,11 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls::BEGIN;
 use super::types::{
     EventPattern, Format, Level, LogFormat, OnError, Secret, StreamFormat, Sync, Wasi,
 };
+use crate::event::{has_subclass, is_name};
 
 /// The longest duration that Go's syntax can say: its durations are signed 64-bit counts of nanoseconds.
 const MAX_NANOS: u128 = i64::MAX as u128;
@@ -125,13 +127,38 @@ pub(super) const ESL_USER: Syntax<String> =
     Syntax::new("a user name without colons and line breaks", |text| {
         (!text.contains([':', '\r', '\n', '\0'])).then(|| text.to_owned())
     });
+pub(super) const VERB: Syntax<String> = Syntax::new(
+    "names of API commands such as status or uuid_kill, and not *",
+    |text| {
+        let is_name = |c: char| !c.is_whitespace() && !c.is_control() && c != '*';
+        (!text.is_empty() && text.chars().all(is_name)).then(|| text.to_owned())
+    },
+);
 pub(super) const ESL_PASSWORD: Syntax<Secret> =
     Syntax::new("a password without line breaks", |text| {
-        (!text.contains(['\r', '\n', '\0'])).then(|| Secret::new(text))
+        is_password(text).then(|| Secret::new(text))
     })
     .masked(mask_all);
+pub(super) const REDIS_USER: Syntax<String> = Syntax::new("a user name without spaces", |text| {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    (!text.contains(odd)).then(|| text.to_owned())
+});
 pub(super) const REDIS_PASSWORD: Syntax<Secret> =
-    Syntax::new("a password", |text| Some(Secret::new(text))).masked(mask_all);
+    Syntax::new("a password without line breaks", |text| {
+        is_password(text).then(|| Secret::new(text))
+    })
+    .masked(mask_all);
+/// The path of a PEM file, or what is in one.
+pub(super) const PEM: Syntax<String> = Syntax::new("the path of a PEM file", |text| {
+    let is_path = !text.contains(char::is_control);
+    (is_path || text.contains(BEGIN)).then(|| text.to_owned())
+})
+.masked(mask_pem);
+/// The same for a private key. A path is not shown either: it may be the key itself, without its first line.
+pub(super) const PEM_KEY: Syntax<String> = Syntax {
+    mask: Some(mask_all),
+    ..PEM
+};
 pub(super) const TOKEN: Syntax<Secret> =
     Syntax::new("visible ASCII characters without spaces", |text| {
         text.chars()
@@ -140,7 +167,7 @@ pub(super) const TOKEN: Syntax<Secret> =
     })
     .masked(mask_all);
 pub(super) const REDIS_URL: Syntax<RedisUrl> = Syntax::new(
-    "redis://host:6379/2, with user:password@ before the host if there is a password",
+    "redis://host:6379/2, or rediss:// for TLS, with user:password@ before the host if there is a password",
     redis_url,
 )
 .masked(mask_credentials);
@@ -165,12 +192,14 @@ pub(super) const STREAM_FORMAT: Syntax<StreamFormat> =
         _ => None,
     });
 pub(super) const ON_ERROR: Syntax<OnError> =
-    Syntax::new("pass, drop or dead-letter", |text| match text {
+    Syntax::new("pass, drop, dead-letter or last-good", |text| match text {
         "pass" => Some(OnError::Pass),
         "drop" => Some(OnError::Drop),
         "dead-letter" => Some(OnError::DeadLetter),
+        "last-good" => Some(OnError::LastGood),
         _ => None,
     });
+pub(super) const SWITCH: Syntax<bool> = Syntax::new("true or false", |text| text.parse().ok());
 pub(super) const WASI: Syntax<Wasi> = Syntax::new("locked or deny", |text| match text {
     "locked" => Some(Wasi::Locked),
     "deny" => Some(Wasi::Deny),
@@ -192,9 +221,10 @@ pub(super) const LOG_FORMAT: Syntax<LogFormat> = Syntax::new("text or json", |te
     _ => None,
 });
 
-/// The parts of a `redis://` address.
+/// The parts of a `redis://` or `rediss://` address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisUrl {
+    pub(super) is_tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) db: u32,
@@ -207,7 +237,7 @@ impl RedisUrl {
 }
 
 /// Go's `time.ParseDuration`, without negative durations.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);
@@ -291,14 +321,15 @@ fn event_pattern(text: &str) -> Option<EventPattern> {
     let mut words = text.split_ascii_whitespace();
     let name = words.next()?;
     let subclass = words.next().map(str::to_owned);
-    let is_name = name
-        .chars()
-        .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-    let fits = subclass.is_none() || name == "CUSTOM";
-    (is_name && fits && name != "ALL" && words.next().is_none()).then(|| EventPattern {
+    let fits = subclass.is_none() || has_subclass(name);
+    (is_name(name) && fits && name != "ALL" && words.next().is_none()).then(|| EventPattern {
         name: name.to_owned(),
         subclass,
     })
+}
+
+fn is_password(text: &str) -> bool {
+    !text.contains(['\r', '\n', '\0'])
 }
 
 fn is_key(text: &str) -> bool {
@@ -334,29 +365,34 @@ fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
     is_host(host).then(|| (host.to_owned(), port))
 }
 
-/// `redis://[[user]:password@]host[:port][/db]`, user and password percent-encoded. Without a number the database is 0,
-/// as for every other client.
+/// `redis[s]://[[user]:password@]host[:port][/db]`, user and password percent-encoded. Without a number the database is 0,
+/// as for every other client. A user may stand alone: `redis.password` can have the password.
 fn redis_url(text: &str) -> Option<RedisUrl> {
-    let rest = text.strip_prefix("redis://")?;
+    let (scheme, rest) = text.split_once("://")?;
+    let is_tls = match scheme {
+        "redis" => false,
+        "rediss" => true,
+        _ => return None,
+    };
     let (credentials, place) = match rest.rsplit_once('@') {
         Some((credentials, place)) => (Some(credentials), place),
         None => (None, rest),
     };
     let (user, password) = match credentials {
-        Some(credentials) => credentials.split_once(':')?,
+        Some(credentials) => credentials.split_once(':').unwrap_or((credentials, "")),
         None => ("", ""),
     };
-    if password.is_empty() && !user.is_empty() {
-        return None;
-    }
     let (address, db) = place.split_once('/').unwrap_or((place, ""));
     let (host, port) = host_and_port(address, RedisUrl::PORT)?;
+    let password = percent_decoded(password)?;
+    is_password(&password).then_some(())?;
     Some(RedisUrl {
+        is_tls,
         host,
         port,
         db: if db.is_empty() { 0 } else { db.parse().ok()? },
         user: percent_decoded(user)?,
-        password: Secret::new(percent_decoded(password)?),
+        password: Secret::new(password),
     })
 }
 
@@ -376,6 +412,14 @@ fn percent_decoded(text: &str) -> Option<String> {
 
 fn mask_all(_: &str) -> String {
     "***".to_owned()
+}
+
+/// A path is shown; what is no path may be a private key.
+fn mask_pem(text: &str) -> String {
+    if text.contains(char::is_control) || text.contains(BEGIN) {
+        return mask_all(text);
+    }
+    format!("{text:?}")
 }
 
 /// Masks what is, or in a malformed address may be, a user and password.
@@ -493,15 +537,17 @@ mod tests {
             ("redis://[::1]:7/", expected("", "", "::1", 7, 0)),
             ("redis://:a%40b@r", expected("", "a@b", "r", 6379, 0)),
             ("redis://u:p@q@r/1", expected("u", "p@q", "r", 6379, 1)),
-            ("redis://u@r", None),
-            ("redis://u:@r", None),
+            ("redis://u@r", expected("u", "", "r", 6379, 0)),
+            ("redis://u:@r", expected("u", "", "r", 6379, 0)),
+            ("redis://:a%0Ab@r", None),
             ("redis://:%zz@r", None),
             ("redis://:%e4@r", None),
             ("redis://r:0", None),
             ("redis://r/x", None),
             ("redis://[r]", None),
             ("redis://", None),
-            ("rediss://r", None),
+            ("rediss://u:p@r:1/3", expected("u", "p", "r", 1, 3)),
+            ("redisss://r", None),
         ] {
             assert_eq!(parts(text), expected, "{text:?}");
         }

@@ -4,12 +4,15 @@
 //! line, then exactly `Content-Length` bytes. What is inside an event frame is not looked at: its inner
 //! `Content-Length`, and bodies that look like frames, are the event's own business.
 
-use bytes::{Bytes, BytesMut};
-use memchr::memmem;
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::{memchr, memchr_iter, memmem};
 use thiserror::Error;
 
 /// The largest body that is kept. Real events reach 50 kB; one that a script makes may be far larger.
 pub const MAX_FRAME: u64 = 16 << 20;
+
+/// The largest answer to an `api` command that is kept: that of `show channels as json` has over 1 kB a channel.
+pub const MAX_ANSWER: u64 = 64 << 20;
 
 /// A length over this is a lie: passing over so much would swallow every event behind it, for hours.
 const MAX_LENGTH: u64 = 1 << 30;
@@ -71,7 +74,7 @@ impl Frame {
 pub enum Framed {
     /// A whole frame.
     Frame(Frame),
-    /// A frame over [`MAX_FRAME`]: its body is being passed over.
+    /// A frame over [`MAX_FRAME`], or an answer over [`MAX_ANSWER`]: its body is being passed over.
     TooLarge(TooLarge),
 }
 
@@ -142,7 +145,15 @@ impl Opened {
     /// How many bytes of the body must be there before it can be handed out.
     fn needed(&self) -> usize {
         let kept = usize::try_from(self.length).unwrap_or(usize::MAX);
-        if self.length > MAX_FRAME { HEAD } else { kept }
+        if self.is_too_large() { HEAD } else { kept }
+    }
+
+    fn is_too_large(&self) -> bool {
+        let most = match self.kind {
+            Kind::ApiResponse => MAX_ANSWER,
+            _ => MAX_FRAME,
+        };
+        self.length > most
     }
 }
 
@@ -178,7 +189,7 @@ impl Framer {
             return Ok(None);
         }
         let body = self.take(opened.needed());
-        if opened.length > MAX_FRAME {
+        if opened.is_too_large() {
             self.skip = opened.length - body.len() as u64;
             return Ok(Some(Framed::TooLarge(TooLarge {
                 kind: opened.kind,
@@ -197,13 +208,14 @@ impl Framer {
 
     fn next_header(&mut self) -> Result<Option<Opened>, FrameError> {
         // Nothing separates frames; stray newlines between them are tolerated.
-        if self.searched == 0 {
+        if self.searched == 0 && self.bytes.first() == Some(&b'\n') {
             let newlines = self.bytes.iter().take_while(|byte| **byte == b'\n').count();
             let newlines = self.take(newlines);
             self.pass(&newlines);
         }
         let unsearched = self.bytes.get(self.searched..).unwrap_or_default();
-        let found = memmem::find(unsearched, b"\n\n");
+        let mut newlines = memchr_iter(b'\n', unsearched);
+        let found = newlines.find(|at| unsearched.get(at + 1) == Some(&b'\n'));
         let end = found.map(|found| self.searched + found + 1);
         // A block that came with its end is held to the limit too: what is taken must not depend on how it was cut.
         if end.unwrap_or(self.bytes.len()) > MAX_HEADER {
@@ -216,7 +228,16 @@ impl Framer {
         self.searched = 0;
         let offset = self.passed;
         let header = self.take(end);
-        self.take(1);
+        self.bytes.advance(1);
+        self.passed += 1;
+        if let Some((kind, length)) = event_block(&header) {
+            return Ok(Some(Opened {
+                kind,
+                header,
+                offset,
+                length,
+            }));
+        }
         let header = self.without_cut_frame(header);
         let Some(content_type) = values(&header, "Content-Type").next() else {
             return Err(FrameError::NoContentType(excerpt(&header)));
@@ -275,6 +296,21 @@ impl Framer {
         }
         Ending::Cut
     }
+}
+
+/// What nearly every block is: FreeSWITCH's own words before an event. Any other block is looked at line by line.
+fn event_block(header: &[u8]) -> Option<(Kind, u64)> {
+    let rest = header.strip_prefix(b"Content-Length: ")?;
+    let (digits, line) = rest.split_at(memchr(b'\n', rest)?);
+    let kind = match line {
+        b"\nContent-Type: text/event-json\n" => Kind::EventJson,
+        b"\nContent-Type: text/event-plain\n" => Kind::EventPlain,
+        _ => return None,
+    };
+    // So short, it is below the limit.
+    let is_number = (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let length = is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok());
+    Some((kind, length??))
 }
 
 /// How long the body is. Where FreeSWITCH always says it, a block that does not is the rest of some other frame.

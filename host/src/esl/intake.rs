@@ -4,11 +4,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::session::{EslError, Pulse, Received, Session};
+use super::commands::Commands;
+use super::error::EslError;
+use super::pulse::Pulse;
+use super::session::{Received, Session};
 use super::subscription::Subscription;
 use crate::config;
 use crate::link::{Backoff, Link, random};
@@ -22,6 +26,8 @@ pub struct Intake {
     pub wanted: watch::Receiver<Subscription>,
     /// Written here, read by everyone.
     pub link: Arc<Link>,
+    /// Told when the link is ready, and of background jobs that have ended.
+    pub commands: Commands,
 }
 
 impl Intake {
@@ -31,9 +37,9 @@ impl Intake {
         let mut pulse = Pulse::default();
         let mut delay = backoff.next(random());
         loop {
-            sleep(delay).await;
+            self.link.pause(delay).await;
             self.link.connecting();
-            let error = match Session::open(&self.settings, &self.link).await {
+            let error = match Session::open(&self.settings, &self.link, &self.commands).await {
                 Err(error) => error,
                 Ok(mut session) => {
                     self.link.authenticating();
@@ -47,8 +53,11 @@ impl Intake {
                 }
             };
             pulse.doubted |= matches!(error, EslError::Silent(_));
-            delay = backoff.next(random());
-            self.link.waiting(&error.to_string(), delay);
+            delay = match error {
+                EslError::AskedFor => Duration::ZERO,
+                _ => backoff.next(random()),
+            };
+            self.link.waiting(&error.to_string(), error.fault(), delay);
             // Whoever sees the count sees the state.
             self.link.ended(error.cause());
             if error.cause() == "killed" {

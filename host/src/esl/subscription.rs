@@ -8,9 +8,10 @@
 use std::collections::BTreeSet;
 
 use crate::config::EventsWanted;
-use crate::event::Format;
+use crate::event::{CUSTOM, Format, JACKFIELD, Selection};
 
-const CUSTOM: &str = "CUSTOM";
+/// What says that a call began, and that it ended: with both, the calls that are alive are known.
+const CALLS: [&str; 2] = ["CHANNEL_CREATE", "CHANNEL_DESTROY"];
 /// Matches every event while filter lines change.
 const COVER: &str = "/^/";
 
@@ -20,6 +21,8 @@ pub struct Subscription {
     all: bool,
     names: BTreeSet<String>,
     subclasses: BTreeSet<String>,
+    /// Subclasses of the host's own events, which FreeSWITCH is not asked for; empty text for all of them.
+    own: BTreeSet<String>,
 }
 
 impl Subscription {
@@ -50,9 +53,44 @@ impl Subscription {
     /// Adds an event by name; `CUSTOM` without a subclass means all of its subclasses.
     pub fn add(&mut self, name: &str, subclass: Option<&str>) {
         match subclass {
+            _ if name == JACKFIELD => self.own.insert(subclass.unwrap_or_default().to_owned()),
             Some(subclass) if name == CUSTOM => self.subclasses.insert(subclass.to_owned()),
             _ => self.names.insert(name.to_owned()),
         };
+    }
+
+    /// Adds what a route or a filter means.
+    pub fn add_selection(&mut self, selection: &Selection) {
+        for (name, subclass) in selection.iter() {
+            self.add(name, subclass);
+        }
+    }
+
+    /// Where calls that were missed are wanted, so are those that were not: nothing is missed but beside them.
+    pub fn add_what_calls_need(&mut self) {
+        if self.wants_own("call.lost") || self.wants_own("call.found") {
+            self.names.extend(CALLS.map(str::to_owned));
+        }
+    }
+
+    /// Whether somebody lists this subclass of the host's own events.
+    pub fn wants_own(&self, subclass: &str) -> bool {
+        self.own.contains("") || self.own.contains(subclass)
+    }
+
+    /// Takes over which of the host's own events are wanted.
+    pub fn set_own(&mut self, other: &Subscription) {
+        self.own.clone_from(&other.own);
+    }
+
+    /// Whether every beginning and end of a call comes.
+    pub fn follows_calls(&self) -> bool {
+        self.all || CALLS.iter().all(|name| self.names.contains(*name))
+    }
+
+    /// Whether FreeSWITCH is asked for the same.
+    fn asks_for(&self, other: &Subscription) -> bool {
+        (self.all, &self.names, &self.subclasses) == (other.all, &other.names, &other.subclasses)
     }
 
     /// Whether naming the events is enough.
@@ -114,7 +152,7 @@ impl Subscribed {
     /// The commands that take this connection to `wanted` without missing an event that both want.
     pub(super) fn change(&mut self, wanted: &Subscription) -> Vec<String> {
         let before = std::mem::replace(&mut self.wanted, wanted.clone());
-        if before == *wanted {
+        if before.asks_for(wanted) {
             return Vec::new();
         }
         if !self.all && wanted.by_name() {

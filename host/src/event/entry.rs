@@ -17,12 +17,23 @@ impl Event {
         }
         to.reserve(self.bytes.len() + self.edited.len() + 64);
         to.push(b'{');
-        let mut first = true;
-        for header in self.headers.iter().filter(|header| header.live) {
-            if !std::mem::take(&mut first) {
+        let start = to.len();
+        let mut headers = self.headers.iter().filter(|header| header.live).peekable();
+        while let Some(header) = headers.next() {
+            if to.len() > start {
                 to.push(b',');
             }
-            self.write_header(header, to);
+            if !is_copied(header) {
+                self.write_header(header, to);
+                continue;
+            }
+            // What stands together in the frame is copied together: an edited event is a few pieces of it.
+            let mut last = header;
+            while let Some(next) = headers.next_if(|next| is_copied(next) && next.follows(last)) {
+                last = next;
+            }
+            let piece = header.name.start.saturating_sub(1)..last.value.end + 1;
+            to.extend_from_slice(self.raw(&piece));
         }
         to.push(b'}');
     }
@@ -61,5 +72,19 @@ impl Event {
         let live = self.headers.iter().filter(|header| header.live);
         live.map(|header| (owned(self.name_of(header)), owned(self.value(header))))
             .collect()
+    }
+}
+
+/// Whether it stands in the frame as it is to be written, quotes included.
+fn is_copied(header: &Header) -> bool {
+    let is_plain = header.encoding == Encoding::Json && header.name_encoding == Encoding::Json;
+    // With space about the colon it is longer.
+    is_plain && header.name.end + 3 == header.value.start
+}
+
+impl Header {
+    /// Whether only a comma stands between the two in the frame.
+    fn follows(&self, other: &Header) -> bool {
+        self.name.start == other.value.end + 3
     }
 }

@@ -16,6 +16,10 @@ use super::{Format, json, plain, text};
 /// The key under which the body stands, as in FreeSWITCH's own JSON.
 pub(super) const BODY: &str = "_body";
 
+/// What an [`Indexer`] keeps for the next event: a real one has some hundred headers, and edits of a few hundred bytes.
+const KEPT_HEADERS: usize = 4_096;
+const KEPT_EDITED: usize = 64 << 10;
+
 /// What is no event: the frame's body does not read as one.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("malformed event: {what} at byte {at}")]
@@ -64,7 +68,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| Known {
 /// Where a piece of text stands: in the frame, or in the side buffer of edits.
 pub(super) type Span = Range<u32>;
 
-/// An event of 4 GiB or more is refused, so nothing is cut off here.
+/// A larger event is refused, so nothing is cut off here.
 pub(super) fn span(start: usize, end: usize) -> Span {
     u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
 }
@@ -101,7 +105,7 @@ pub(super) struct Header {
 }
 
 /// One event: bytes, index, edits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Event {
     pub(super) bytes: Bytes,
     pub(super) headers: Vec<Header>,
@@ -114,69 +118,104 @@ pub struct Event {
     pub(super) rewrite: bool,
 }
 
+/// Makes events of frames, each in the memory of the one before it: nothing is allocated an event once it has seen one as large.
+#[derive(Debug, Default)]
+pub struct Indexer(Option<Event>);
+
+impl Indexer {
+    /// Indexes the body of an event frame.
+    pub fn parse(&mut self, format: Format, bytes: Bytes) -> Result<Event, Malformed> {
+        let mut event = self.0.take().unwrap_or_default();
+        event.bytes = bytes;
+        match event.read(format) {
+            Ok(()) => Ok(event),
+            Err(malformed) => {
+                self.take_back(event);
+                Err(malformed)
+            }
+        }
+    }
+
+    /// The event is done with.
+    pub fn take_back(&mut self, event: Event) {
+        let Event {
+            mut headers,
+            slots,
+            mut edited,
+            ..
+        } = event;
+        // A monster's memory is given back.
+        if headers.capacity() <= KEPT_HEADERS && edited.capacity() <= KEPT_EDITED {
+            headers.clear();
+            edited.clear();
+            self.0 = Some(Event {
+                headers,
+                slots,
+                edited,
+                ..Event::default()
+            });
+        }
+    }
+}
+
 impl Event {
     /// Indexes the body of an event frame.
     pub fn parse(format: Format, bytes: Bytes) -> Result<Event, Malformed> {
-        let mut event = Event {
-            bytes,
-            headers: Vec::with_capacity(128),
-            slots: Vec::new(),
-            edited: String::new(),
-            repaired: false,
-            rewrite: false,
-        };
-        match format {
-            Format::Json => {
-                if simdutf8::basic::from_utf8(&event.bytes).is_err() {
-                    event.bytes = Bytes::from(String::from_utf8_lossy(&event.bytes).into_owned());
-                    event.repaired = true;
-                }
-                event.rewrite = json::index(&event.bytes, &mut event.headers)?;
-            }
-            Format::Plain => {
-                let (head, body) = plain::split(&event.bytes)?;
-                if simdutf8::basic::from_utf8(event.bytes.get(head.clone()).unwrap_or_default())
-                    .is_err()
-                {
-                    (event.bytes, event.repaired) = (plain::repair(&event.bytes, &head), true);
-                    return Event::parse(Format::Plain, event.bytes).map(|event| Event {
-                        repaired: true,
-                        ..event
-                    });
-                }
-                plain::index(&event.bytes, head, &mut event.headers)?;
-                event.rewrite = true;
-                if let Some(body) = body {
-                    event.headers.push(Header {
-                        name: 0..0,
-                        value: body,
-                        hash: hash(BODY.as_bytes()),
-                        encoding: Encoding::PlainBody,
-                        name_encoding: Encoding::PlainBody,
-                        live: true,
-                    });
-                }
-            }
-        }
-        if u32::try_from(event.bytes.len()).is_err() {
+        Indexer::default().parse(format, bytes)
+    }
+
+    fn read(&mut self, format: Format) -> Result<(), Malformed> {
+        // A repair makes it three times as long at most.
+        if self.bytes.len() > (u32::MAX / 3) as usize {
             return Err(Malformed {
-                what: "an event of 4 GiB or more",
+                what: "an event over 1.4 GB",
                 at: 0,
             });
         }
-        event.build_slots();
-        Ok(event)
+        match format {
+            Format::Json => self.read_json()?,
+            Format::Plain => self.read_plain()?,
+        }
+        self.build_slots();
+        Ok(())
+    }
+
+    fn read_json(&mut self) -> Result<(), Malformed> {
+        if simdutf8::basic::from_utf8(&self.bytes).is_err() {
+            self.bytes = Bytes::from(String::from_utf8_lossy(&self.bytes).into_owned());
+            self.repaired = true;
+        }
+        self.rewrite = json::index(&self.bytes, &mut self.headers)?;
+        Ok(())
+    }
+
+    fn read_plain(&mut self) -> Result<(), Malformed> {
+        let (mut head, mut body) = plain::split(&self.bytes)?;
+        let text = self.bytes.get(head.clone()).unwrap_or_default();
+        if simdutf8::basic::from_utf8(text).is_err() {
+            (self.bytes, self.repaired) = (plain::repair(&self.bytes, &head), true);
+            (head, body) = plain::split(&self.bytes)?;
+        }
+        plain::index(&self.bytes, head, &mut self.headers)?;
+        self.rewrite = true;
+        self.headers.extend(body.map(|body| Header {
+            name: 0..0,
+            value: body,
+            hash: hash(BODY.as_bytes()),
+            encoding: Encoding::PlainBody,
+            name_encoding: Encoding::PlainBody,
+            live: true,
+        }));
+        Ok(())
     }
 
     /// An event that a filter or the host itself makes.
     pub fn derived(name: &str, headers: &[(String, String)], body: Option<&str>) -> Event {
         let mut event = Event {
-            bytes: Bytes::new(),
             headers: Vec::with_capacity(headers.len() + 2),
             slots: vec![0; 16],
-            edited: String::new(),
-            repaired: false,
             rewrite: true,
+            ..Event::default()
         };
         event.set("Event-Name", name);
         for (name, value) in headers {
@@ -412,25 +451,41 @@ enum Slot {
 /// A random key for every process: header names are user data, and nobody may aim at our hash.
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64) | 1);
 
-/// Folded multiplication over eight bytes at a time.
+/// [`Hash::of`] of one name.
 pub(super) fn hash(name: &[u8]) -> u32 {
-    const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    let seed = *SEED;
-    let mut state = seed ^ (name.len() as u64);
-    let mut rest = name;
-    while let Some((word, after)) = rest.split_first_chunk::<8>() {
-        state = fold(state ^ u64::from_le_bytes(*word), K);
-        rest = after;
+    Hash::new().of(name)
+}
+
+/// The hash of names: folded multiplication over eight bytes at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Hash {
+    seed: u64,
+}
+
+impl Hash {
+    pub(super) fn new() -> Hash {
+        Hash { seed: *SEED }
     }
-    // What is left of a long name is read together with what stands before it.
-    let last = match name.last_chunk::<8>() {
-        Some(last) => u64::from_le_bytes(*last),
-        None => name
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
-    };
-    state = fold(state ^ last, seed);
-    low(state >> 32) ^ low(state)
+
+    #[inline]
+    pub(super) fn of(self, name: &[u8]) -> u32 {
+        const K: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut state = self.seed ^ (name.len() as u64);
+        let mut rest = name;
+        while let Some((word, after)) = rest.split_first_chunk::<8>() {
+            state = fold(state ^ u64::from_le_bytes(*word), K);
+            rest = after;
+        }
+        // What is left of a long name is read together with what stands before it.
+        let last = match name.last_chunk::<8>() {
+            Some(last) => u64::from_le_bytes(*last),
+            None => name
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        state = fold(state ^ last, self.seed);
+        low(state >> 32) ^ low(state)
+    }
 }
 
 /// The product's two halves laid over each other.

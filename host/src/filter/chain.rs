@@ -2,18 +2,26 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::decision::Allowance;
+use super::difference::Answer;
 use super::engine::Engine;
 use super::guest::bindings::jackfield::filter::types;
-use super::instance::Failure;
 use super::loader::{Change, Plan, Planned};
-use super::slot::{FilterStatus, Made, Running, Slot};
-use super::step::{Derived, Edit, Step, Verdict};
-use crate::config::{FilterLimits, OnError};
+use super::probation::Load;
+use super::refusal::short;
+use super::shadow::Shadow;
+use super::slot::{NoWayBack, Refused, Report, RolledBack, Slot};
+use super::status::{Attempt, FilterStatus};
+use super::step::{Derived, Step, Verdict};
+use super::version::Made;
+use super::workshop::Workshop;
+use crate::config::FilterLimits;
 use crate::esl::Subscription;
 use crate::event::Event;
+use crate::journal::Lsn;
 use crate::metrics::Metrics;
 
 /// An event after the chain.
@@ -40,22 +48,33 @@ impl Decided {
 
 /// The filters in order.
 pub struct Chain {
-    engine: Arc<Engine>,
+    workshop: Arc<Workshop>,
     metrics: Arc<Metrics>,
     slots: Vec<Slot>,
     /// Of the run before this one, until the filter starts.
     restored: HashMap<Arc<str>, Vec<u8>>,
+    load: Load,
+    /// Filters in the folder beyond those that may run.
+    ignored: usize,
+    /// Threads of shadows that are gone.
+    leaving: Vec<JoinHandle<()>>,
 }
 
 impl Chain {
     /// A chain without filters.
-    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>) -> Chain {
-        Chain {
-            engine,
+    ///
+    /// # Errors
+    /// Its thread does not start.
+    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>) -> std::io::Result<Chain> {
+        Ok(Chain {
+            workshop: Arc::new(Workshop::new(engine)?),
             metrics,
             slots: Vec::new(),
             restored: HashMap::new(),
-        }
+            load: Load::new(Instant::now()),
+            ignored: 0,
+            leaving: Vec::new(),
+        })
     }
 
     /// Takes the chain to what the folder holds now. It is called between two events: what an old version saved here, the
@@ -66,108 +85,249 @@ impl Chain {
             .drain(..)
             .map(|slot| (Arc::clone(&slot.status.file), slot))
             .collect();
-        for Planned { file, plan } in change.planned {
-            let old = before.remove(&file);
-            let slot = match plan {
-                Plan::Keep => old,
-                Plan::Start(made) => Some(self.start(file, old, made, now_us)),
-                Plan::Refused {
-                    digest,
-                    limits,
-                    why,
-                } => {
-                    let saved = self.restored.remove(&file);
-                    Some(self.refuse(file, old, saved, (digest, limits), why.to_string()))
-                }
-            };
+        let mut shadows: HashMap<Arc<str>, Shadow> = HashMap::new();
+        for slot in before.values_mut() {
+            if let Some(shadow) = slot.shadow.take() {
+                shadows.insert(Arc::clone(&slot.status.file), shadow);
+            }
+        }
+        for planned in change.planned {
+            let old = before.remove(&planned.file);
+            let slot = self.planned(planned, old, now_us);
             self.slots.extend(slot);
         }
         // What is not in the folder now is no filter's state any more.
         self.restored.clear();
-        for (file, slot) in before {
-            tracing::info!(
-                filter = &*file,
-                version = slot.status.version,
-                "filter removed"
-            );
-            slot.metrics.forget();
+        for planned in change.shadows {
+            let old = shadows.remove(&planned.file);
+            let place = before.get(&planned.file);
+            self.make_place(&planned, place.map(|slot| slot.limits().clone()));
+            self.shadow(planned, old, now_us);
         }
-    }
-
-    fn start(&mut self, file: Arc<str>, old: Option<Slot>, made: Made, now_us: u64) -> Slot {
-        let (mut old, metrics) = (old, self.metrics.filter(&file));
-        let saved = match &mut old {
-            Some(old) => old.save(now_us),
-            None => self.restored.remove(&file),
-        };
-        let (digest, limits) = (Arc::clone(&made.component.digest), made.limits.clone());
-        match Slot::start(
-            &self.engine,
-            Arc::clone(&file),
-            made,
-            saved.clone(),
-            metrics,
-            now_us,
-        ) {
-            Ok(slot) => {
-                let status = &slot.status;
-                let before = old.as_ref().map(|old| old.status.version.clone());
+        for (file, slot) in before {
+            if slot.wants().is_some() {
                 tracing::info!(
                     filter = &*file,
-                    name = status.name,
-                    version = status.version,
-                    digest = &*status.digest,
-                    before,
-                    "filter live"
+                    version = &*slot.status.version,
+                    "filter removed"
                 );
-                slot
             }
-            Err(refusal) => self.refuse(file, old, saved, (digest, limits), refusal.to_string()),
+            slot.metrics.forget();
+        }
+        for (file, shadow) in shadows {
+            tracing::info!(filter = &*file, "shadow removed");
+            self.leaving.extend(shadow.leave());
+        }
+        self.join_leaving();
+        self.load = Load::new(Instant::now());
+        self.ignored = change.ignored;
+    }
+
+    fn planned(&mut self, planned: Planned, old: Option<Slot>, now_us: u64) -> Option<Slot> {
+        let Planned {
+            file,
+            plan,
+            good,
+            attempt,
+        } = planned;
+        let place = |chain: &mut Chain, old: Option<Slot>, limits: &FilterLimits| {
+            let mut slot = old.unwrap_or_else(|| {
+                let saved = chain.restored.remove(&file);
+                let metrics = chain.metrics.filter(&file);
+                Slot::vacant(Arc::clone(&file), limits.clone(), metrics, saved)
+            });
+            slot.knows_good(good);
+            slot
+        };
+        let (mut slot, refused) = match plan {
+            Plan::Keep => return old,
+            Plan::Start(made) => {
+                let mut slot = place(self, old, &made.limits);
+                let refused = self.start(&mut slot, made, attempt, now_us);
+                (slot, refused.err())
+            }
+            Plan::Refused(refused) => {
+                let mut slot = place(self, old, &refused.limits);
+                attempt.into_iter().for_each(|attempt| slot.tried(attempt));
+                (slot, Some(refused))
+            }
+        };
+        if let Some(refused) = refused {
+            slot.refuse(&self.workshop, refused, now_us);
+        }
+        Some(slot)
+    }
+
+    fn start(
+        &self,
+        slot: &mut Slot,
+        made: Made,
+        attempt: Option<Attempt>,
+        now_us: u64,
+    ) -> Result<(), Refused> {
+        let (digest, limits) = (Arc::clone(&made.component.digest), made.limits.clone());
+        let mut attempt = attempt.unwrap_or_else(|| Attempt::new(now_us, Arc::clone(&digest)));
+        let before = slot.wants().map(|_| slot.status.version.to_string());
+        let started = Instant::now();
+        let done = slot.start(&self.workshop, made, now_us);
+        attempt.passed("swap", started.elapsed(), "");
+        slot.metrics.admission("swap", done.is_ok());
+        attempt.refusal = done.as_ref().err().map(|why| short(why.to_string()));
+        if done.is_ok() {
+            let status = &slot.status;
+            tracing::info!(
+                filter = &*status.file,
+                name = status.name,
+                version = &*status.version,
+                digest = &*status.digest,
+                before,
+                admission = attempt.line(),
+                "filter live"
+            );
+        }
+        slot.tried(attempt);
+        done.map_err(|why| Refused {
+            digest,
+            limits,
+            why,
+        })
+    }
+
+    /// A candidate without a namesake has a place of its own in name order.
+    fn make_place(&mut self, planned: &Planned, before: Option<FilterLimits>) {
+        let file = &planned.file;
+        let at = self
+            .slots
+            .binary_search_by(|slot| slot.status.file.cmp(file));
+        let limits = match &planned.plan {
+            Plan::Start(made) => Some(made.limits.clone()),
+            Plan::Refused(refused) => Some(refused.limits.clone()),
+            Plan::Keep => before,
+        };
+        if let (Err(at), Some(limits)) = (at, limits) {
+            let metrics = self.metrics.filter(file);
+            let slot = Slot::vacant(Arc::clone(file), limits, metrics, None);
+            self.slots.insert(at, slot);
         }
     }
 
-    fn refuse(
-        &self,
-        file: Arc<str>,
-        old: Option<Slot>,
-        saved: Option<Vec<u8>>,
-        (digest, limits): (Arc<str>, FilterLimits),
-        why: String,
-    ) -> Slot {
-        let metrics = self.metrics.filter(&file);
-        metrics.refused();
-        match old.filter(|old| old.status.state != Running::Refused) {
-            Some(mut old) => {
+    fn shadow(&mut self, planned: Planned, old: Option<Shadow>, now_us: u64) {
+        let Planned {
+            file,
+            plan,
+            attempt,
+            ..
+        } = planned;
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.status.file == file) else {
+            self.leaving.extend(old.and_then(Shadow::leave));
+            return;
+        };
+        slot.changed = true;
+        let admission = attempt.as_ref().map(Attempt::line);
+        let shadow = match plan {
+            Plan::Keep => {
+                slot.shadow = old;
+                return;
+            }
+            Plan::Start(made) => {
+                let digest = &*made.component.digest;
+                tracing::info!(filter = &*file, digest, admission, "shadow runs");
+                let metrics = self.metrics.filter(&file);
+                Shadow::start(
+                    self.workshop.engine(),
+                    &file,
+                    made,
+                    slot.saved(),
+                    now_us,
+                    metrics,
+                )
+            }
+            Plan::Refused(Refused { digest, why, .. }) => {
+                let error = short(why.to_string());
                 tracing::error!(
                     filter = &*file,
                     digest = &*digest,
-                    error = why,
-                    version = old.status.version,
-                    "filter refused; the running version stays"
+                    error,
+                    admission,
+                    "shadow refused"
                 );
-                old.status.last_error = Some(why);
-                old
+                Shadow::refused(digest, error)
             }
-            None => {
-                tracing::error!(
-                    filter = &*file, digest = &*digest, error = why, on_error = ?limits.on_error,
-                    "filter refused; events are treated by its on_error"
-                );
-                Slot::refused(file, (digest, limits), metrics, saved, why)
+        };
+        slot.shadow = Some(shadow.after(attempt));
+        self.leaving.extend(old.and_then(Shadow::leave));
+    }
+
+    /// Those that have ended.
+    fn join_leaving(&mut self) {
+        let (ended, leaving) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(JoinHandle::is_finished);
+        self.leaving = leaving;
+        for thread in ended {
+            if thread.join().is_err() {
+                tracing::error!("the thread of a shadow died");
             }
         }
+    }
+
+    /// From now on events are run again that were decided before, or not any more: nothing is judged by it, and shadows do not see it.
+    pub fn warm_up(&mut self, is_warming: bool) {
+        for slot in &mut self.slots {
+            slot.warm_up(is_warming);
+        }
+    }
+
+    /// After a batch of events, and now and then: versions that proved good or bad, and a filter that takes too much time
+    /// while `waiting` inputs become more.
+    pub fn look_after(&mut self, waiting: u64, now: Instant, now_us: u64) {
+        for slot in &mut self.slots {
+            slot.judge(&self.workshop, now, now_us);
+            slot.resume(now, waiting);
+            slot.forget_costs(now);
+        }
+        let took_ns = self.slots.iter().map(Slot::took_ns);
+        let hog = self.load.look(now, waiting, took_ns);
+        if let Some(slot) = hog.and_then(|at| self.slots.get_mut(at)) {
+            slot.suspend(&self.workshop, now, now_us);
+        }
+    }
+
+    /// What the loader has to remember since this was asked last.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        self.slots.iter_mut().flat_map(Slot::take_reports).collect()
+    }
+
+    /// Puts the last good version of a filter in the place of the one that runs.
+    ///
+    /// # Errors
+    /// There is no such filter, or no such version.
+    pub fn roll_back(&mut self, file: &str, now_us: u64) -> Result<RolledBack, NoWayBack> {
+        let slot = self
+            .slots
+            .iter_mut()
+            .find(|slot| *slot.status.file == *file);
+        let slot = slot.ok_or_else(|| NoWayBack::NoFilter(file.to_owned()))?;
+        slot.go_back(&self.workshop, "request", "by request", now_us)
     }
 
     /// What `/status` shows.
     pub fn status(&self) -> Vec<FilterStatus> {
-        self.slots.iter().map(|slot| slot.status.clone()).collect()
+        self.slots.iter().map(Slot::status).collect()
+    }
+
+    /// Filters in the folder that do not run because there are too many.
+    pub fn ignored(&self) -> usize {
+        self.ignored
     }
 
     /// Whether some filter's status is new; asks again for the next one.
     pub fn changed(&mut self) -> bool {
-        self.slots
-            .iter_mut()
-            .any(|slot| std::mem::take(&mut slot.changed))
+        let mut changed = false;
+        for slot in &mut self.slots {
+            changed |= std::mem::take(&mut slot.changed);
+        }
+        changed
     }
 
     /// Adds what the filters want to receive.
@@ -176,14 +336,7 @@ impl Chain {
             if wants.all {
                 subscription.add_all();
             }
-            wants
-                .names
-                .iter()
-                .for_each(|name| subscription.add(name, None));
-            wants
-                .subclasses
-                .iter()
-                .for_each(|subclass| subscription.add("CUSTOM", Some(subclass)));
+            subscription.add_selection(&wants.events);
         }
     }
 
@@ -205,8 +358,8 @@ impl Chain {
     }
 
     /// One input through the chain; the event itself comes out first, what was derived of it after it.
-    pub fn handle(&mut self, event: Event, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut brood = Brood::new();
+    pub fn handle(&mut self, event: Event, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
+        let mut brood = Brood::new(lsn);
         let first = Passing {
             event,
             from: 0,
@@ -218,21 +371,36 @@ impl Chain {
     }
 
     /// Calls `tick` of the filters of these names, as [`Chain::due_ticks`] gave them.
-    pub fn tick(&mut self, names: &str, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut brood = Brood::new();
+    pub fn tick(&mut self, names: &str, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
+        let mut brood = Brood::new(lsn);
         for (at, slot) in self.slots.iter_mut().enumerate() {
             if names.lines().any(|name| *name == *slot.status.file) {
-                let derived = slot.tick(&self.engine, now_us, &mut brood.allowance);
-                brood.add(derived, at + 1);
+                let derived = slot.tick(&self.workshop, now_us, &mut brood.allowance);
+                brood.add(derived, &slot.status.file, at + 1);
+                slot.tick_shadow(now_us);
             }
         }
+        self.run_derived(brood, now_us, decided);
+    }
+
+    /// Events that the host itself makes of an input that is none, through every filter.
+    pub fn own(&mut self, made: Vec<Derived>, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
+        let mut brood = Brood::new(lsn);
+        brood
+            .waiting
+            .extend(made.into_iter().map(|derived| Passing {
+                event: derived.event(),
+                from: 0,
+                streams: Vec::new(),
+                derived: Some(derived),
+            }));
         self.run_derived(brood, now_us, decided);
     }
 
     /// What each filter wants to keep, by its file.
     pub fn save(&mut self, now_us: u64) -> Vec<(Arc<str>, Vec<u8>)> {
         let saved = self.slots.iter_mut().filter_map(|slot| {
-            let saved = slot.save_again(now_us)?;
+            let saved = slot.save_again(&self.workshop, now_us)?;
             Some((Arc::clone(&slot.status.file), saved))
         });
         saved.collect()
@@ -267,36 +435,31 @@ impl Chain {
             streams,
             derived,
         } = passing;
-        let mut steps = Vec::new();
+        let mut steps = Vec::with_capacity(self.slots.len());
         for (at, slot) in self.slots.iter_mut().enumerate().skip(from) {
-            if !slot.wants_event(&event) {
+            let seen = slot.before_shadow(&event);
+            if !slot.is_called_for(&event) {
+                if let (Some(shadow), Some(seen)) = (&slot.shadow, seen) {
+                    shadow.see(seen, brood.lsn, now_us, Answer::pass());
+                }
                 continue;
             }
-            let answer;
-            (event, answer) = slot.handle(&self.engine, event, now_us, &mut brood.allowance);
-            let mut step = Step {
-                by: Arc::clone(&slot.status.file),
-                verdict: Verdict::Pass,
-                edits: Vec::new(),
-                failure: None,
-            };
-            match answer {
-                Ok(decision) => {
-                    step.edits = decision.edits.into_iter().map(Edit::from).collect();
-                    step.verdict = decision.verdict.into();
-                    brood.add(decision.emit, at + 1);
-                }
-                Err(failure) => {
-                    step.verdict = on_error(slot.limits().on_error, &failure);
-                    step.failure = Some(failure.to_string());
-                }
+            let handled = slot.handle(&self.workshop, event, now_us, &mut brood.allowance);
+            let step = handled.step;
+            event = handled.event;
+            let emitted = handled.emit.len();
+            brood.add(handled.emit, &slot.status.file, at + 1);
+            if let (Some(shadow), Some(seen)) = (&slot.shadow, seen) {
+                let answer = Answer {
+                    verdict: step.verdict.clone(),
+                    edits: step.edits.clone(),
+                    derived: brood.newest(emitted),
+                };
+                shadow.see(seen, brood.lsn, now_us, answer);
             }
             step.edits.iter().for_each(|edit| edit.apply(&mut event));
-            slot.metrics.verdict(step.verdict.label());
             let ends = matches!(step.verdict, Verdict::Drop(_) | Verdict::DeadLetter(_));
-            if step.verdict != Verdict::Pass || !step.edits.is_empty() || step.failure.is_some() {
-                steps.push(step);
-            }
+            steps.push(step);
             if ends {
                 break;
             }
@@ -321,47 +484,50 @@ struct Passing {
 /// The events derived of one input that still have to go on, and what may yet be made of it. A chain is finite and so is
 /// the allowance: it ends.
 struct Brood {
+    lsn: Lsn,
     waiting: VecDeque<Passing>,
     allowance: Allowance,
 }
 
 impl Brood {
-    fn new() -> Brood {
+    fn new(lsn: Lsn) -> Brood {
         Brood {
+            lsn,
             waiting: VecDeque::new(),
             allowance: Allowance::of_one_input(),
         }
     }
 
-    fn add(&mut self, derived: Vec<types::Derived>, from: usize) {
-        let passing = derived.into_iter().map(|event| passing_from(event, from));
+    fn add(&mut self, made: Vec<types::Derived>, by: &Arc<str>, from: usize) {
+        let passing = made.into_iter().map(|made| {
+            let (derived, streams) = Derived::made(made, by);
+            Passing {
+                event: derived.event(),
+                from,
+                streams,
+                derived: Some(derived),
+            }
+        });
         self.waiting.extend(passing);
     }
-}
 
-fn passing_from(made: types::Derived, from: usize) -> Passing {
-    let headers = made.headers.into_iter();
-    let derived = Derived {
-        name: made.name,
-        headers: headers.map(|header| (header.name, header.value)).collect(),
-        body: made.body,
-    };
-    let streams = match Verdict::route(made.streams) {
-        Verdict::Route(streams) => streams,
-        _ => Vec::new(),
-    };
-    Passing {
-        event: derived.event(),
-        from,
-        streams,
-        derived: Some(derived),
+    /// The events that were added last.
+    fn newest(&self, count: usize) -> Vec<Derived> {
+        let newest = self.waiting.iter().rev().take(count).rev();
+        newest
+            .filter_map(|passing| passing.derived.clone())
+            .collect()
     }
 }
 
-fn on_error(on_error: OnError, failure: &Failure) -> Verdict {
-    match on_error {
-        OnError::Pass => Verdict::Pass,
-        OnError::Drop => Verdict::Drop(failure.cause().to_owned()),
-        OnError::DeadLetter => Verdict::DeadLetter(failure.to_string()),
+impl Drop for Chain {
+    fn drop(&mut self) {
+        let shadows = self.slots.iter_mut().filter_map(|slot| slot.shadow.take());
+        self.leaving.extend(shadows.filter_map(Shadow::leave));
+        for thread in self.leaving.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("the thread of a shadow died");
+            }
+        }
     }
 }

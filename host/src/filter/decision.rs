@@ -2,6 +2,7 @@
 
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::Failure;
+use super::refusal::short;
 
 /// Changes to one event in one call.
 const MAX_EDITS: usize = 1_024;
@@ -176,6 +177,9 @@ fn check_reason(reason: &str) -> Result<(), Failure> {
             reason.len()
         ));
     }
+    if reason.chars().any(char::is_control) {
+        return bad(format!("reason {reason:?} has control characters"));
+    }
     Ok(())
 }
 
@@ -190,7 +194,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Failure> {
 }
 
 fn bad(what: String) -> Result<(), Failure> {
-    Err(Failure::BadOutput(what))
+    Err(Failure::BadOutput(short(what)))
 }
 
 #[cfg(test)]

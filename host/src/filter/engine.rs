@@ -1,58 +1,37 @@
-//! Compiles filter files to components, and keeps the clock that ends calls which take too long.
+//! wasmtime as this host uses it: how components are compiled, and what they are linked to.
 //!
-//! Calls are bounded by epochs: a thread advances the engine's epoch every millisecond, but only while some call runs, so
-//! that an idle host stays idle.
+//! Calls are bounded by epochs, which advance only while somebody holds a [`Ticking`].
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 use wasmtime::component::{Linker, Resource};
 use wasmtime::{Config, OptLevel};
 use wasmtime_wasi::p2::DynPollable;
+use wit_component::ComponentEncoder;
 
+use super::contract::{self, Form};
 use super::guest::{Guest, bindings};
+use super::refusal::Refusal;
+use super::ticker::{Ticker, Ticking};
 use crate::config::Wasi;
-
-/// The length of an epoch; deadlines are whole numbers of it.
-pub(super) const EPOCH: Duration = Duration::from_millis(1);
-
-/// Why a file is no filter that can run.
-#[derive(Debug, Error)]
-pub enum Refusal {
-    /// Not a component of the contract's world.
-    #[error("not a component of jackfield:filter@0.1.0: {0}")]
-    Component(String),
-    /// `wasi = "deny"`, and it imports WASI.
-    #[error("imports {0}, and wasi = \"deny\" forbids WASI")]
-    Wasi(String),
-    /// Its settings file is wrong.
-    #[error("{0}")]
-    Settings(String),
-    /// `configure` said no, or failed.
-    #[error("{0}")]
-    Configure(String),
-    /// The file cannot be read.
-    #[error("cannot be read: {0}")]
-    Unreadable(String),
-}
 
 /// A filter file, validated, compiled, known by its digest.
 #[derive(Clone)]
 pub struct Component {
     /// SHA-256 of the file, in hexadecimal.
     pub digest: Arc<str>,
+    /// The names of what it imports.
+    pub imports: Arc<[String]>,
     pub(super) pre: bindings::FilterPre<Guest>,
-    wasi_import: Option<String>,
 }
 
 impl Component {
     /// Whether `wasi` lets it run.
     pub fn admit(&self, wasi: Wasi) -> Result<(), Refusal> {
-        match (&self.wasi_import, wasi) {
+        let import = self.imports.iter().find(|name| name.starts_with("wasi:"));
+        match (import, wasi) {
             (Some(import), Wasi::Deny) => Err(Refusal::Wasi(import.clone())),
             _ => Ok(()),
         }
@@ -77,14 +56,12 @@ pub struct Engine {
 
 impl Engine {
     /// One engine, and its ticking thread.
-    pub fn new() -> Result<Engine, Refusal> {
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .cranelift_opt_level(OptLevel::Speed)
-            .wasm_component_model(true);
-        let engine = wasmtime::Engine::new(&config).map_err(refused)?;
-        let linker = linker(&engine).map_err(refused)?;
+    ///
+    /// # Errors
+    /// This machine cannot run WebAssembly, or has no thread left.
+    pub fn new() -> io::Result<Engine> {
+        let engine = wasmtime::Engine::new(&config()).map_err(io::Error::other)?;
+        let linker = linker(&engine).map_err(io::Error::other)?;
         let ticker = Ticker::start(engine.clone())?;
         Ok(Engine {
             engine,
@@ -93,21 +70,34 @@ impl Engine {
         })
     }
 
-    /// Compiles a file and checks it against the contract.
+    /// Compiles a file here and now, without bounds, and checks it against the contract.
     pub fn compile(&self, bytes: &[u8]) -> Result<Component, Refusal> {
+        contract::form(bytes)?;
+        let code = compile(&self.engine, bytes).map_err(Refusal::Invalid)?;
+        self.load(digest(bytes), &code)
+    }
+
+    /// Takes what [`compile`] made of the file with this digest, and checks it against the contract.
+    pub(super) fn load(&self, digest: Arc<str>, code: &[u8]) -> Result<Component, Refusal> {
         let component =
-            wasmtime::component::Component::new(&self.engine, bytes).map_err(refused)?;
+            deserialize(&self.engine, code).map_err(|error| Refusal::Invalid(one_line(&error)))?;
         let kind = component.component_type();
-        let wasi_import = kind
+        let imports: Vec<String> = kind
             .imports(&self.engine)
             .map(|(name, _)| name.to_owned())
-            .find(|name| name.starts_with("wasi:"));
-        let pre = self.linker.instantiate_pre(&component).map_err(refused)?;
-        let pre = bindings::FilterPre::new(pre).map_err(refused)?;
+            .collect();
+        let exports: Vec<String> = kind
+            .exports(&self.engine)
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        contract::check(&imports, &exports)?;
+        let mismatch = |error: wasmtime::Error| Refusal::Mismatch(one_line(&error));
+        let pre = self.linker.instantiate_pre(&component).map_err(mismatch)?;
+        let pre = bindings::FilterPre::new(pre).map_err(mismatch)?;
         Ok(Component {
-            digest: digest(bytes),
+            digest,
+            imports: imports.into(),
             pre,
-            wasi_import,
         })
     }
 
@@ -121,12 +111,67 @@ impl Engine {
     }
 }
 
-fn refused(error: wasmtime::Error) -> Refusal {
-    // The chain's causes say what is wrong; they are one line for the log and the status.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.ticker.stop();
+    }
+}
+
+/// What compiles and what runs must agree on.
+pub(super) fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_component_model(true);
+    config
+}
+
+/// Code for this machine. A core module that describes its component is made that component first.
+pub(super) fn compile(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let encoded = match contract::form(bytes).map_err(|refusal| refusal.to_string())? {
+        Form::Component => None,
+        Form::CoreModule => Some(encode(bytes)?),
+    };
+    engine
+        .precompile_component(encoded.as_deref().unwrap_or(bytes))
+        .map_err(|error| one_line(&error))
+}
+
+fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
+    let mut encoder = ComponentEncoder::default();
+    encoder
+        .module(module)
+        .and_then(ComponentEncoder::encode)
+        .map_err(|error| {
+            format!(
+                "the core module cannot be made a component (build it for wasm32-wasip2): {}",
+                words(&format!("{error:#}"))
+            )
+        })
+}
+
+/// Runs no code yet, but believes it.
+#[expect(unsafe_code, reason = "the one way to take compiled code")]
+fn deserialize(
+    engine: &wasmtime::Engine,
+    code: &[u8],
+) -> wasmtime::Result<wasmtime::component::Component> {
+    // SAFETY: `code` must be what `Engine::precompile_component` returned, unchanged, as it becomes machine code. It comes from
+    // `compile` above: in this process, over a pipe from a process of this same binary that ended well, or out of a folder
+    // that only this host's user may write, where it is believed after its SHA-256 was checked. That it was made
+    // by this version of wasmtime for this machine's features, wasmtime checks itself.
+    unsafe { wasmtime::component::Component::deserialize(engine, code) }
+}
+
+/// The causes of an error; they say what is wrong, in one line for the log and the status.
+fn one_line(error: &wasmtime::Error) -> String {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let text = causes.join(": ");
-    let words: Vec<&str> = text.split_whitespace().collect();
-    Refusal::Component(words.join(" "))
+    words(&causes.join(": "))
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
@@ -156,80 +201,3 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest>> {
 }
 
 const NO_WAITING: &str = "a filter must not wait (sleep or poll)";
-
-/// Advances the epoch while calls run.
-struct Ticker {
-    running: AtomicUsize,
-    stop: AtomicBool,
-    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Ticker {
-    fn start(engine: wasmtime::Engine) -> Result<Arc<Ticker>, Refusal> {
-        let ticker = Arc::new(Ticker {
-            running: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-            thread: std::sync::Mutex::new(None),
-        });
-        let ticking = Arc::clone(&ticker);
-        let thread = std::thread::Builder::new()
-            .name("epoch".to_owned())
-            .spawn(move || {
-                while !ticking.stop.load(Ordering::Acquire) {
-                    if ticking.running.load(Ordering::Acquire) == 0 {
-                        std::thread::park();
-                    } else {
-                        std::thread::sleep(EPOCH);
-                        engine.increment_epoch();
-                    }
-                }
-            })
-            .map_err(|error| {
-                Refusal::Component(format!("cannot start the epoch thread: {error}"))
-            })?;
-        *ticker.thread() = Some(thread);
-        Ok(ticker)
-    }
-
-    /// Epochs advance until the guard is dropped.
-    fn tick(self: &Arc<Ticker>) -> Ticking {
-        if self.running.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.wake();
-        }
-        Ticking(Arc::clone(self))
-    }
-
-    fn wake(&self) {
-        if let Some(thread) = self.thread().as_ref() {
-            thread.thread().unpark();
-        }
-    }
-
-    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// Keeps the epochs advancing.
-pub struct Ticking(Arc<Ticker>);
-
-impl Drop for Ticking {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.ticker.stop.store(true, Ordering::Release);
-        self.ticker.wake();
-        let thread = self.ticker.thread().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the epoch thread died");
-        }
-    }
-}

@@ -57,10 +57,12 @@ pub(super) struct Guest {
     output: Arc<Output>,
     now: Arc<AtomicU64>,
     counters: Vec<(String, u64)>,
+    muted: bool,
 }
 
 impl Guest {
-    pub(super) fn new(filter: Arc<str>, memory: u64) -> Guest {
+    /// What a muted one says goes nowhere.
+    pub(super) fn new(filter: Arc<str>, memory: u64, muted: bool) -> Guest {
         let output = Arc::new(Output {
             filter,
             left: AtomicU64::new(0),
@@ -94,13 +96,15 @@ impl Guest {
             output,
             now,
             counters: Vec::new(),
+            muted,
         }
     }
 
     /// Before each call: its time, and a fresh allowance for the log.
     pub(super) fn prepare(&mut self, now_us: u64) {
         self.now.store(now_us, Ordering::Relaxed);
-        self.output.left.store(LOG_CAP as u64, Ordering::Relaxed);
+        let cap = if self.muted { 0 } else { LOG_CAP as u64 };
+        self.output.left.store(cap, Ordering::Relaxed);
         self.limits.exceeded = false;
     }
 
@@ -191,6 +195,13 @@ pub(super) struct Limits {
     memory: usize,
     /// A growth was denied in this call: what fails then, fails for lack of memory.
     pub(super) exceeded: bool,
+}
+
+impl Limits {
+    /// Bytes of linear memory.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory as u64
+    }
 }
 
 impl wasmtime::ResourceLimiter for Limits {

@@ -3,16 +3,17 @@
 //! Deadlines count epochs, so whoever calls holds an [`Engine::ticking`] guard meanwhile.
 //! After any failure the instance is dead and must be dropped: wasmtime says nothing about the state that a trap leaves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use wasmtime::{Store, Trap};
 
-use super::engine::{Component, EPOCH, Engine};
+use super::engine::{Component, Engine};
 use super::guest::Guest;
 use super::guest::bindings::Filter as Bindings;
 use super::guest::bindings::jackfield::filter::types;
+use super::refusal::short;
+use super::ticker::EPOCH;
 use crate::event::Event;
 
 /// How long `configure` and `save` may take: they run while the pipeline waits.
@@ -66,11 +67,11 @@ impl Instance {
     pub(super) fn new(
         engine: &Engine,
         component: &Component,
-        filter: Arc<str>,
+        guest: Guest,
         deadline: Duration,
-        memory: u64,
     ) -> Result<Instance, Failure> {
-        let mut store = Store::new(engine.wasmtime(), Guest::new(filter, memory));
+        let memory = guest.limits.memory();
+        let mut store = Store::new(engine.wasmtime(), guest);
         store.limiter(|guest| &mut guest.limits);
         // What the guest may make the host allocate in one call.
         store.set_hostcall_fuel(usize::try_from(memory).unwrap_or(usize::MAX));
@@ -101,7 +102,7 @@ impl Instance {
                 .jackfield_filter_handler()
                 .call_configure(store, settings, saved)
         })?;
-        answer.map_err(Failure::Refused)
+        answer.map_err(|error| Failure::Refused(short(error)))
     }
 
     pub(super) fn save(&mut self, now_us: u64) -> Result<Vec<u8>, Failure> {

@@ -1,28 +1,46 @@
 //! What a filter did to an event, in the form in which it is journaled: enough to make the same event of the same frame again,
 //! without the filter.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::decision::covers;
 use super::guest::bindings::jackfield::filter::types;
-use crate::event::Event;
+use crate::event::{Event, JACKFIELD, Own};
 
 /// No pattern takes it away: routes and filters need it.
 const EVENT_NAME: &str = "Event-Name";
 
-/// One filter's part in what became of an event. A filter that passed an event on unchanged leaves none.
+/// One filter's part in what became of an event. Each filter that was called leaves one; a filter that did not subscribe to the
+/// event leaves none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The filter's file.
     pub by: Arc<str>,
+    /// The version that was called.
+    pub version: Arc<str>,
+    /// The first [`SHORT_DIGEST`] digits of its component's digest.
+    pub digest: Arc<str>,
+    /// How long the call took, in nanoseconds.
+    pub took_ns: u32,
     /// Its verdict, or what its `on_error` made of a failed call.
     pub verdict: Verdict,
     /// Its changes, in order.
     pub edits: Vec<Edit>,
     /// How its call failed, if it did.
     pub failure: Option<String>,
+}
+
+/// As many digits of a digest as tell versions apart.
+pub(super) const SHORT_DIGEST: usize = 12;
+
+impl Step {
+    /// Whether the event went on as it had come.
+    pub fn is_silent(&self) -> bool {
+        self.verdict == Verdict::Pass && self.edits.is_empty() && self.failure.is_none()
+    }
 }
 
 /// What a filter wants to become of an event.
@@ -58,6 +76,17 @@ impl Verdict {
             }
         }
         Verdict::Route(unique)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Pass => f.write_str("pass"),
+            Verdict::Route(streams) => write!(f, "route to {}", streams.join(", ")),
+            Verdict::Drop(reason) => write!(f, "drop ({reason})"),
+            Verdict::DeadLetter(reason) => write!(f, "dead-letter ({reason})"),
+        }
     }
 }
 
@@ -124,6 +153,8 @@ impl From<types::Edit> for Edit {
 /// What a filter made an event of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Derived {
+    /// The file of the filter that made it; empty if the host itself did.
+    pub by: Arc<str>,
     /// Its `Event-Name`.
     pub name: String,
     /// Names and values.
@@ -133,6 +164,32 @@ pub struct Derived {
 }
 
 impl Derived {
+    /// What the host makes.
+    pub fn own(own: Own) -> Derived {
+        Derived {
+            by: Arc::from(""),
+            name: JACKFIELD.to_owned(),
+            headers: own.headers,
+            body: None,
+        }
+    }
+
+    /// What the filter `by` answered, and the streams that it named for it.
+    pub(super) fn made(made: types::Derived, by: &Arc<str>) -> (Derived, Vec<Arc<str>>) {
+        let headers = made.headers.into_iter();
+        let derived = Derived {
+            by: Arc::clone(by),
+            name: made.name,
+            headers: headers.map(|header| (header.name, header.value)).collect(),
+            body: made.body,
+        };
+        let streams = match Verdict::route(made.streams) {
+            Verdict::Route(streams) => streams,
+            _ => Vec::new(),
+        };
+        (derived, streams)
+    }
+
     /// The event, before any later filter.
     pub fn event(&self) -> Event {
         Event::derived(&self.name, &self.headers, self.body.as_deref())

@@ -17,7 +17,7 @@ use crate::journal::format::{EPOCH, Head, Kind, Lsn, Record};
 use crate::journal::kept::Kept;
 use crate::journal::pending::{Pending, Reach, Written};
 use crate::journal::recover::Survey;
-use crate::journal::sync::{Progress, Syncer};
+use crate::journal::sync::{Progress, Synced, Syncer};
 use crate::journal::write::{Current, Refusal};
 
 /// Segments of one journal, so that room is given back in steps of an eighth.
@@ -247,6 +247,13 @@ impl Journal {
         self.kept.size()
     }
 
+    /// Bytes on disk that hold what Redis does not have, in whole segments but for what is preallocated and not written.
+    pub fn uncommitted(&self) -> u64 {
+        let current = self.current.as_ref();
+        let unused = current.map_or(0, |current| current.size.saturating_sub(current.used));
+        self.kept.uncommitted().saturating_sub(unused)
+    }
+
     /// The first number that is still kept.
     pub fn oldest(&self) -> Lsn {
         self.kept.oldest()
@@ -262,10 +269,10 @@ impl Journal {
         Arc::clone(&self.progress)
     }
 
-    /// Has `wake` called, on the sync thread, whenever [`Progress::durable`] went up.
-    pub fn on_durable(&mut self, wake: Box<dyn Fn() + Send>) {
+    /// Has `synced` called on the sync thread, with how long it took, whenever what was written is on stable storage.
+    pub fn on_synced(&mut self, synced: Synced) {
         if let Some(syncer) = &self.syncer {
-            syncer.shared().set_wake(wake);
+            syncer.shared().set_synced(synced);
         }
     }
 

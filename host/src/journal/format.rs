@@ -46,6 +46,8 @@ pub enum Kind {
     Internal,
     /// An input: a dead letter that somebody sent again.
     Replay,
+    /// An input: the calls that FreeSWITCH says are alive. No event; what differs becomes events.
+    RollCall,
     /// What became of the input whose number it bears.
     Decision,
     /// Redis has everything up to the number it bears.
@@ -57,7 +59,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the record has a number of its own.
     pub fn is_input(self) -> bool {
-        self.is_event() || self == Kind::Tick
+        self.is_event() || matches!(self, Kind::Tick | Kind::RollCall)
     }
 
     /// Whether it is an input that holds an event: what the accounts count.
@@ -75,6 +77,7 @@ impl Kind {
             Kind::Tick => 3,
             Kind::Internal => 4,
             Kind::Replay => 5,
+            Kind::RollCall => 6,
             Kind::Decision => 16,
             Kind::Mark => 17,
             Kind::Router => 18,
@@ -88,6 +91,7 @@ impl Kind {
             3 => Kind::Tick,
             4 => Kind::Internal,
             5 => Kind::Replay,
+            6 => Kind::RollCall,
             16 => Kind::Decision,
             17 => Kind::Mark,
             18 => Kind::Router,

@@ -209,6 +209,20 @@ impl Kept {
         self.segments.iter().map(|segment| segment.size).sum()
     }
 
+    /// Bytes of the segments that may hold what Redis does not have, whole; the newest one is always among them.
+    pub(super) fn uncommitted(&self) -> u64 {
+        let mut after = Lsn::MAX;
+        let mut bytes = 0;
+        for segment in self.segments.iter().rev() {
+            if after <= self.committed.saturating_add(1) {
+                break;
+            }
+            bytes += segment.size;
+            after = after.min(segment.first);
+        }
+        bytes
+    }
+
     /// The first number that is still kept.
     pub(super) fn oldest(&self) -> Lsn {
         self.progress.oldest()

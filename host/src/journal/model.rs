@@ -531,6 +531,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Json),
         Just(Kind::Plain),
         Just(Kind::Tick),
+        Just(Kind::RollCall),
         Just(Kind::Internal),
         Just(Kind::Replay),
     ]

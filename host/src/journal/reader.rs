@@ -15,7 +15,7 @@ use crate::journal::format::{Head, Kind, Lsn, Record, file_name, number_of};
 use crate::journal::scan::Scan;
 
 /// A place in a journal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reader {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -23,6 +23,8 @@ pub struct Reader {
     /// The last number that was given, so that none is given twice.
     after: Lsn,
     scan: Option<Scan>,
+    /// The segment and the place in it that [`Reader::rest`] left.
+    left: Option<(Lsn, u64)>,
     /// A later segment was seen, so nothing is written to this one any more.
     finished: bool,
     /// In the segments that were left behind.
@@ -68,9 +70,19 @@ impl Reader {
             wanted,
             after,
             scan: None,
+            left: None,
             finished: false,
             quarantined: 0,
         }
+    }
+
+    /// Gives back the file and the chunk and keeps the place, so that many readers may wait, and costs little to clone.
+    pub fn rest(&mut self) {
+        self.quarantined = self.quarantined();
+        if let Some(scan) = self.scan.take() {
+            self.left = Some((scan.number(), scan.position()));
+        }
+        self.finished = false;
     }
 
     /// The next record. None: the end of what is written now; ask again when more was. After an error the place is kept.
@@ -140,21 +152,23 @@ impl Reader {
     /// Goes to the next segment. False: there is none, and this one stays.
     fn enter_next(&mut self) -> io::Result<bool> {
         loop {
-            let next = match &self.scan {
-                Some(_) => self.successor()?,
-                None => self.first()?,
+            let next = match (&self.scan, self.left) {
+                (Some(_), _) => self.successor()?.map(|number| (number, 0)),
+                (None, Some(left)) => Some(left),
+                (None, None) => self.first()?.map(|number| (number, 0)),
             };
-            let Some(number) = next else {
+            let Some((number, position)) = next else {
                 return Ok(false);
             };
+            self.left = None;
             match self.disk.open(&self.dir.join(file_name(number))) {
                 Ok(file) => {
                     self.quarantined = self.quarantined();
-                    self.scan = Some(Scan::live(file, number));
+                    self.scan = Some(Scan::live_from(file, number, position));
                     self.finished = false;
                     return Ok(true);
                 }
-                // It was deleted since the folder was listed.
+                // It was deleted since the folder was listed, or while this rested.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

@@ -27,7 +27,7 @@ const CHUNK: usize = 1 << 20;
 const SECTOR: u64 = 4096;
 
 /// A place in a segment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scan {
     file: Arc<dyn DiskFile>,
     number: Lsn,
@@ -67,11 +67,16 @@ impl Scan {
     /// A scan of the segment with this number, from its start. It may be written meanwhile, so zeros are its end: to look behind
     /// them each time would be to read all of its preallocated room.
     pub(super) fn live(file: Arc<dyn DiskFile>, number: Lsn) -> Scan {
+        Scan::live_from(file, number, 0)
+    }
+
+    /// [`Scan::live`] from a [`Scan::position`] on.
+    pub(super) fn live_from(file: Arc<dyn DiskFile>, number: Lsn, position: u64) -> Scan {
         Scan {
             file,
             number,
             header: None,
-            position: 0,
+            position,
             buffer: Vec::new(),
             start: 0,
             end: 0,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::journal::disk::{Disk, DiskFile};
 use crate::journal::format::{EPOCH, Lsn};
@@ -85,8 +85,8 @@ impl Target {
     }
 }
 
-/// What is to be called when [`Progress::durable`] went up.
-pub(super) type Wake = Box<dyn Fn() + Send>;
+/// What is to be called after a sync, with how long it took.
+pub type Synced = Box<dyn Fn(Duration) + Send>;
 
 /// What the writer and the thread share.
 pub(super) struct Shared {
@@ -95,7 +95,7 @@ pub(super) struct Shared {
     progress: Arc<Progress>,
     work: Mutex<Work>,
     changed: Condvar,
-    wake: Mutex<Option<Wake>>,
+    synced: Mutex<Option<Synced>>,
 }
 
 #[derive(Debug, Default)]
@@ -174,7 +174,7 @@ impl Shared {
             progress,
             work: Mutex::default(),
             changed: Condvar::new(),
-            wake: Mutex::default(),
+            synced: Mutex::default(),
         }
     }
 
@@ -201,8 +201,8 @@ impl Shared {
         self.lock().dir = true;
     }
 
-    pub(super) fn set_wake(&self, wake: Wake) {
-        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(wake);
+    pub(super) fn set_synced(&self, synced: Synced) {
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(synced);
     }
 
     /// Syncs the segments that an earlier process wrote, one after the other; their decisions count as durable from then on.
@@ -226,6 +226,7 @@ impl Shared {
         let dir = std::mem::take(&mut work.dir);
         let decided = work.decided;
         drop(work);
+        let since = Instant::now();
         if dir && let Err(error) = self.disk.sync_dir(&self.dir) {
             self.lock().dir = true;
             self.count(&error);
@@ -236,11 +237,9 @@ impl Shared {
                 self.count(&error);
             }
         }
-        let before = self.progress.durable.fetch_max(decided, Ordering::AcqRel);
-        if decided > before
-            && let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            wake();
+        self.progress.durable.fetch_max(decided, Ordering::AcqRel);
+        if let Some(synced) = &*self.synced.lock().unwrap_or_else(PoisonError::into_inner) {
+            synced(since.elapsed());
         }
     }
 

@@ -12,7 +12,9 @@ use proptest::prelude::{any, prop, proptest};
 use crate::config;
 use crate::journal::faults::{Call, FaultyDisk};
 use crate::journal::format::EPOCH;
-use crate::journal::{Disk, Journal, JournalError, Kind, Lsn, Reader, RealDisk, Record};
+use crate::journal::{
+    Disk, Journal, JournalError, Kind, Lsn, Reader, RealDisk, Record, SegmentFile,
+};
 
 const EIO: i32 = 5;
 
@@ -274,6 +276,7 @@ fn a_reader_follows_the_writer_over_segments() {
     let mut journal = open(folder.path());
     journal.hurry(4096);
     let mut reader = Reader::inputs_after(Arc::new(RealDisk), folder.path(), 0);
+    let mut resting = reader.clone();
     for round in 0..200_u32 {
         assert!(
             reader.next().expect("readable").is_none(),
@@ -284,10 +287,37 @@ fn a_reader_follows_the_writer_over_segments() {
         let record = reader.next().expect("readable").expect("the new one");
         assert_eq!(record.head.lsn, lsn);
         assert_eq!(record.payload[..4], round.to_le_bytes());
+        resting.rest();
+        assert_eq!(resting.next().expect("readable"), Some(record));
     }
     assert!(
         RealDisk.list(folder.path()).expect("readable").len() > 5,
         "several segments"
+    );
+}
+
+#[test]
+fn a_reader_whose_segment_is_deleted_while_it_rests_goes_on_with_what_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut journal = open(folder.path());
+    journal.hurry(4096);
+    let fill = |journal: &mut Journal| {
+        let lsns: Vec<Lsn> = (0..50).map(|_| event(journal, &[7; 400])).collect();
+        journal.write(0).expect("a good disk");
+        lsns
+    };
+    let lsns = fill(&mut journal);
+    let mut reader = Reader::inputs_after(Arc::new(RealDisk), folder.path(), 0);
+    let first = reader.next().expect("readable").expect("one");
+    assert_eq!(first.head.lsn, lsns[0]);
+    reader.rest();
+    let segments = SegmentFile::all(&RealDisk, folder.path()).expect("readable");
+    std::fs::remove_file(folder.path().join(segments[0].name())).expect("it is there");
+    let next = reader.next().expect("readable").expect("one");
+    assert_eq!(next.head.lsn, segments[1].number, "the first that is left");
+    assert_eq!(
+        read(reader).last().map(|last| last.head.lsn),
+        lsns.last().copied()
     );
 }
 
@@ -390,7 +420,7 @@ fn batch_makes_decisions_durable_and_says_so() {
     let (mut journal, _) = Journal::open(Arc::new(RealDisk), &settings, None).expect("new");
     let woken = Arc::new(AtomicU64::new(0));
     let wake = Arc::clone(&woken);
-    journal.on_durable(Box::new(move || {
+    journal.on_synced(Box::new(move |_took| {
         wake.fetch_add(1, Ordering::SeqCst);
     }));
     let progress = journal.progress();

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::esl::Received;
-use crate::event::Format;
+use crate::event::{Format, Own};
 use crate::journal::{Kind, Lsn};
 use crate::ledger::Ledger;
 
@@ -40,17 +40,14 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Filters whose `tick` is due, one name a line.
     pub(super) fn tick(names: String) -> Arrival {
-        Arrival {
-            kind: Kind::Tick,
-            ..Arrival::own(Bytes::from(names))
-        }
+        Arrival::new(Kind::Tick, Bytes::from(names))
     }
 
-    /// A dead letter for another try.
-    pub(super) fn own(event: Bytes) -> Arrival {
+    /// What comes from no connection.
+    pub(super) fn new(kind: Kind, bytes: Bytes) -> Arrival {
         Arrival {
-            kind: Kind::Replay,
-            bytes: event,
+            kind,
+            bytes,
             received_us: clock::now_us(),
             connection: 0,
             offset: 0,
@@ -125,9 +122,21 @@ impl Arrivals {
         self.ledger.received(1);
         self.push(std::iter::once(Arrival {
             journaled: Some(journaled),
-            ..Arrival::own(event)
+            ..Arrival::new(Kind::Replay, event)
         }));
         number
+    }
+
+    /// Takes in an event of the host's own.
+    pub fn own(&self, event: &Own) {
+        self.ledger.received(1);
+        self.push(std::iter::once(Arrival::new(Kind::Internal, event.json())));
+    }
+
+    /// Takes in the parts of a roll call.
+    pub fn roll_call(&self, parts: Vec<Bytes>) {
+        let parts = parts.into_iter();
+        self.push(parts.map(|part| Arrival::new(Kind::RollCall, part)));
     }
 
     fn push(&self, arrivals: impl Iterator<Item = Arrival>) {
@@ -190,8 +199,11 @@ impl Arrivals {
         (arrivals, stop, waiting.arrivals.len())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.lock().arrivals.len()
+    /// Events that wait.
+    pub(super) fn events(&self) -> u64 {
+        let waiting = self.lock();
+        let events = waiting.arrivals.iter().filter(|one| one.kind.is_event());
+        events.count() as u64
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -210,7 +222,7 @@ impl Waiting {
                 break;
             };
             self.bytes -= oldest.bytes.len();
-            lost += 1;
+            lost += u64::from(oldest.kind.is_event());
         }
         self.lost += lost;
         let quiet = |last: Instant| last.elapsed() < Duration::from_secs(1);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -141,9 +142,18 @@ impl Inputs {
         self.mark.as_ref().map(|mark| &*mark.payload)
     }
 
-    /// `wake` is called when more is on stable storage.
-    pub fn on_durable(&mut self, wake: impl Fn() + Send + 'static) {
-        self.journal.on_durable(Box::new(wake));
+    /// When the oldest input was received that was decided, and that Redis did not have when that was noted last.
+    pub(super) fn oldest_undelivered_us(&self) -> Option<u64> {
+        let known = self.mark.as_ref().map_or(0, |mark| mark.head.lsn);
+        let mut inputs = self.after(known);
+        let oldest = inputs.next_head().ok().flatten();
+        let oldest = oldest.filter(|oldest| oldest.lsn <= self.taken);
+        oldest.map(|oldest| oldest.at_us)
+    }
+
+    /// `synced` is called when what was written is on stable storage, with how long that took.
+    pub fn on_synced(&mut self, synced: impl Fn(Duration) + Send + 'static) {
+        self.journal.on_synced(Box::new(synced));
     }
 
     /// A reader of the inputs after this one.
@@ -497,7 +507,7 @@ mod tests {
         event.extend(std::iter::repeat_n(' ', bytes));
         Arrival {
             kind: Kind::Json,
-            ..Arrival::own(Bytes::from(event))
+            ..Arrival::new(Kind::Replay, Bytes::from(event))
         }
     }
 

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::arrivals::Arrivals;
 use super::decision::Decision;
 use super::inputs::Inputs;
 use super::refill::{Refill, Refilled, Source};
+use super::seen::Queue;
 use crate::config;
 use crate::journal::{Lsn, Progress};
 use crate::metrics::Metrics;
@@ -54,6 +55,8 @@ struct Waiting {
     decided: Lsn,
     bytes: usize,
     closed: bool,
+    /// When the oldest decision that memory does not hold, and Redis does not have, was received.
+    older_us: Option<u64>,
 }
 
 impl Waiting {
@@ -90,7 +93,7 @@ impl Outbox {
     pub fn new(
         arrivals: Arc<Arrivals>,
         inputs: &Inputs,
-        routes: Arc<Routes>,
+        routes: watch::Receiver<Arc<Routes>>,
         sync: config::Sync,
         metrics: Arc<Metrics>,
     ) -> Outbox {
@@ -98,6 +101,7 @@ impl Outbox {
         let waiting = Waiting {
             from: decided,
             decided,
+            older_us: inputs.oldest_undelivered_us(),
             ..Waiting::default()
         };
         let (disk, dir) = inputs.place();
@@ -136,6 +140,16 @@ impl Outbox {
         drop(waiting);
         if some {
             self.filled.notify_one();
+        }
+    }
+
+    /// What waits for Redis.
+    pub(super) fn queue(&self) -> Queue {
+        let waiting = self.lock();
+        let newer = waiting.decisions.front().map(|oldest| oldest.received_us);
+        Queue {
+            waiting: waiting.decisions.len(),
+            oldest_us: waiting.older_us.or(newer),
         }
     }
 
@@ -181,7 +195,11 @@ impl Outbox {
             if start < from {
                 let mut refill = self.refill.lock().await;
                 match refill.next(start, from, most, MAX_BATCH_BYTES).await {
-                    Ok(Refilled::Decisions(decisions)) => return Some(decisions),
+                    Ok(Refilled::Decisions(decisions)) => {
+                        let oldest = decisions.first().map(|oldest| oldest.received_us);
+                        self.lock().older_us = oldest;
+                        return Some(decisions);
+                    }
                     Ok(Refilled::Passed(through)) => self.lock().pass(start, through),
                     Err(error) => {
                         tracing::error!(%error, after, "journal cannot be read now");
@@ -238,6 +256,9 @@ impl Outbox {
         let count = waiting.decisions.partition_point(|one| one.lsn <= through);
         let gone: Vec<Arc<Decision>> = waiting.decisions.drain(..count).collect();
         waiting.bytes -= gone.iter().map(|decision| decision.bytes()).sum::<usize>();
+        if through >= waiting.from {
+            waiting.older_us = None;
+        }
         waiting.from = waiting.from.max(through.min(waiting.decided));
         self.show(&waiting);
         let makes_room = !had_room && waiting.has_room();
@@ -278,14 +299,14 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
     use tempfile::TempDir;
+    use tokio::sync::watch;
 
     use super::{Inputs, Lsn, Metrics, Outbox};
-    use crate::config::{Config, Sources, Sync, load};
+    use crate::config::{Config, Sources, StreamFormat, Sync, load};
     use crate::ledger::Ledger;
-    use crate::link::Link;
     use crate::pipeline::arrivals::{Arrival, Arrivals};
     use crate::pipeline::decision::{Became, Decision, encode, event_of};
-    use crate::route::{Origin, Outcome, Routes};
+    use crate::route::{Origin, Outcome, Routes, Target};
 
     const EVENT: &[u8] = br#"{"Event-Name":"CUSTOM"}"#;
 
@@ -323,13 +344,25 @@ mod tests {
         _dir: TempDir,
     }
 
+    fn target(stream: &str) -> Target {
+        Target {
+            stream: stream.into(),
+            format: StreamFormat::Json,
+        }
+    }
+
     fn open(config: &Config, routes: &Arc<Routes>) -> (Inputs, Outbox) {
         let inputs = Inputs::open(&config.journal, None).unwrap();
         let ledger = Arc::new(Ledger::default());
-        let link = || Arc::new(Link::new("test", String::new(), 15));
-        let metrics = Metrics::new(&config.limits, Arc::clone(&ledger), link(), link());
+        let metrics = Metrics::new(
+            &config.limits,
+            Arc::clone(&ledger),
+            Arc::default(),
+            crate::pipeline::Seen::default().calls(),
+        );
         let (arrivals, metrics) = (Arc::new(Arrivals::new(10, ledger)), Arc::new(metrics));
-        let outbox = Outbox::new(arrivals, &inputs, Arc::clone(routes), Sync::Never, metrics);
+        let (_, routes) = watch::channel(Arc::clone(routes));
+        let outbox = Outbox::new(arrivals, &inputs, routes, Sync::Never, metrics);
         (inputs, outbox)
     }
 
@@ -355,7 +388,10 @@ mod tests {
 
         fn decide(&mut self, count: u64, nth: u64) {
             for _ in 0..count {
-                self.inputs.arrive(Arrival::own(Bytes::from_static(EVENT)));
+                self.inputs.arrive(Arrival::new(
+                    crate::journal::Kind::Replay,
+                    Bytes::from_static(EVENT),
+                ));
             }
             self.inputs.write();
             let mut decisions = Vec::new();
@@ -363,7 +399,7 @@ mod tests {
                 for input in self.inputs.take(64).0 {
                     let has_entries = input.head.lsn % nth == 0;
                     let outcome = match has_entries {
-                        true => Outcome::Streams(vec!["stream".into()]),
+                        true => Outcome::Streams(vec![target("stream")]),
                         false => Outcome::Unrouted,
                     };
                     let became = Became {
@@ -444,7 +480,7 @@ mod tests {
             let became = Became {
                 derived: None,
                 steps: Vec::new(),
-                outcome: Outcome::Streams(vec![stream.into()]),
+                outcome: Outcome::Streams(vec![target(stream)]),
             };
             let payload = encode(&[became], Vec::new()).unwrap();
             if lost != Some(input.head.lsn) {
@@ -466,7 +502,10 @@ mod tests {
         } = Scene::new();
         drop(outbox);
         for _ in 0..10 {
-            inputs.arrive(Arrival::own(Bytes::from_static(EVENT)));
+            inputs.arrive(Arrival::new(
+                crate::journal::Kind::Replay,
+                Bytes::from_static(EVENT),
+            ));
         }
         assert_eq!(inputs.write(), 0);
         let first = inputs.taken().max(1 << 40);

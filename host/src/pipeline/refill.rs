@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::decision::Decision;
@@ -26,8 +27,8 @@ pub(super) struct Source {
     pub(super) disk: Arc<dyn Disk>,
     /// Its folder.
     pub(super) dir: PathBuf,
-    /// Streams by name.
-    pub(super) routes: Arc<Routes>,
+    /// Streams by name, as the settings describe them now.
+    pub(super) routes: watch::Receiver<Arc<Routes>>,
     /// Counts what cannot be made again.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -262,7 +263,7 @@ impl Readers {
 
 impl Source {
     fn make(&self, input: &Record, decision: &Record) -> Option<Arc<Decision>> {
-        match Decision::again(input, decision, &self.routes) {
+        match Decision::again(input, decision, &self.routes.borrow()) {
             Ok(made) => made.map(Arc::new),
             Err(error) => {
                 self.give_up(&decision.head, &error.to_string());

@@ -11,37 +11,42 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::arrivals::{Arrival, Arrivals, Stop};
+use super::calls::{Answered, Calls};
 use super::decision::{Became, Decision, encode, event_of, format};
 use super::inputs::Inputs;
 use super::outbox::Outbox;
 use super::saved::Saved;
-use super::seen::Seen;
+use super::seen::{RollBack, Seen};
 use crate::clock;
-use crate::esl::Subscription;
-use crate::event::Event;
-use crate::filter::{Chain, Change, Decided, Engine};
-use crate::journal::{Lsn, Record};
+use crate::esl::{RollCall, Subscription};
+use crate::event::Indexer;
+use crate::filter::{Chain, Change, Decided, Derived, Engine};
+use crate::journal::{Kind, Lsn, Record};
 use crate::ledger::{Dropped, Ledger, Settled};
-use crate::metrics::Metrics;
+use crate::metrics::{Activity, Metrics};
 use crate::route::{Delivery, Origin, Outcome, Routes};
 
 /// Inputs that are decided at once.
 const BATCH: usize = 64;
 /// Arrivals that are journaled at once.
 const ARRIVALS: usize = 512;
-/// How often what is due is looked at while nothing happens: the mark of what Redis has, old segments.
+/// How often what is due is looked at while nothing happens: the mark of what Redis has, old segments, the filters.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often filters save their state. What came since is run again after a crash, with its outputs discarded.
 const SAVE: Duration = Duration::from_secs(10);
 
 /// All that the thread owns and uses.
 pub struct Pipeline {
+    /// Makes events of inputs.
+    pub indexer: Indexer,
     /// The filters.
     pub chain: Chain,
     /// The engine of the chain, whose epochs advance while the thread is busy.
     pub engine: Arc<Engine>,
-    /// The route table.
+    /// The route table. It is taken from `settings` between two events.
     pub routes: Arc<Routes>,
+    /// The route table of the newest settings.
+    pub settings: watch::Receiver<Arc<Routes>>,
     /// The inputs, and the journal.
     pub inputs: Inputs,
     /// The journal's folder, where filters' state is kept too.
@@ -56,18 +61,21 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// What others see.
     pub seen: Arc<Seen>,
-    /// Followed by the intake whenever the filters want something else.
+    /// Followed by the intake whenever settings or filters want something else.
     pub wanted: watch::Sender<Subscription>,
-    /// The routes' and filters' wishes are what FreeSWITCH is asked for; else the subscription is fixed.
-    pub follow_filters: bool,
     /// The name is `FreeSWITCH-Switchname`: an event of another switch ends the host.
     pub learn_name: bool,
+    /// Those that are believed alive.
+    pub calls: Calls,
 }
 
 /// All that can wake the thread.
 enum Wake {
+    Settings,
     Change(Change),
+    RollBacks(Vec<RollBack>),
     Inputs(Vec<Record>),
+    LookAfter,
     Save,
     /// Nothing to do before this.
     Idle(Instant),
@@ -82,6 +90,7 @@ struct Turn {
     settled: Settled,
     /// The ESL connection whose switch is known.
     connection: u32,
+    next_look: Instant,
     next_save: Instant,
     saved: Lsn,
     /// More arrivals wait than were taken.
@@ -104,12 +113,11 @@ impl Pipeline {
             is_past
         });
         let from = saved.as_ref().map(|saved| saved.lsn);
-        self.chain
-            .restore(saved.map_or(Vec::new(), |saved| saved.filters));
+        let (filters, calls) =
+            saved.map_or_else(Default::default, |saved| (saved.filters, saved.calls));
+        self.chain.restore(filters);
+        self.calls = calls;
         self.change(change);
-        if self.chain.is_empty() {
-            return;
-        }
         if let Some(from) = from {
             self.warm_up(from);
         }
@@ -122,6 +130,8 @@ impl Pipeline {
         let mut inputs = self.inputs.after(from);
         let _ticking = self.engine.ticking();
         let (mut decided, mut events) = (Vec::new(), 0_u64);
+        self.chain.warm_up(true);
+        self.calls.warm_up(true);
         loop {
             match inputs.next() {
                 Ok(Some(record)) if record.head.lsn <= to => {
@@ -137,6 +147,8 @@ impl Pipeline {
                 }
             }
         }
+        self.chain.warm_up(false);
+        self.calls.warm_up(false);
         if events > 0 {
             tracing::info!(events, from, to, "filters warmed up");
         }
@@ -145,12 +157,14 @@ impl Pipeline {
     /// Runs until it is told to end.
     pub fn run(mut self) {
         self.arrivals.serve(std::thread::current());
+        self.metrics.stages.pipeline.turn(Activity::Busy);
         let mut turn = Turn {
             decided: Vec::new(),
             payload: Vec::new(),
             decisions: Vec::new(),
             settled: Settled::default(),
             connection: 0,
+            next_look: Instant::now(),
             next_save: Instant::now() + SAVE,
             saved: self.inputs.taken(),
             has_more: false,
@@ -159,32 +173,61 @@ impl Pipeline {
         loop {
             let stop = self.record(&mut turn);
             match self.next(stop, &turn) {
+                Wake::Settings => {
+                    self.routes = Arc::clone(&self.settings.borrow_and_update());
+                    self.subscribe();
+                }
                 Wake::Change(change) => {
                     self.change(change);
                     // A filter that came now has not seen what is before.
                     self.save(&mut turn);
                 }
-                Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
-                Wake::Save => self.save(&mut turn),
-                Wake::Idle(until) => {
-                    std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+                Wake::RollBacks(roll_backs) => {
+                    self.roll_back(roll_backs);
+                    self.save(&mut turn);
                 }
+                Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
+                Wake::LookAfter => self.look_after(&mut turn),
+                Wake::Save => self.save(&mut turn),
+                Wake::Idle(until) => self.idle(until),
                 Wake::End => break,
             }
         }
         self.end(&turn);
     }
 
+    /// Nothing comes, or what waits to be decided waits for the writer.
+    fn idle(&self, until: Instant) {
+        let stage = &self.metrics.stages.pipeline;
+        stage.turn(match self.inputs.is_empty() {
+            true => Activity::Starved,
+            false => Activity::Blocked,
+        });
+        std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+        stage.turn(Activity::Busy);
+    }
+
     fn next(&mut self, stop: Stop, turn: &Turn) -> Wake {
         if stop == Stop::Now || self.seen.other_switch.get().is_some() {
             return Wake::End;
         }
+        // No error: whoever has the settings ends after this thread, or has no more of them.
+        if self.settings.has_changed().unwrap_or(false) {
+            return Wake::Settings;
+        }
         if let Some(change) = self.seen.take_change() {
             return Wake::Change(change);
         }
+        let roll_backs = self.seen.take_roll_backs();
+        if !roll_backs.is_empty() {
+            return Wake::RollBacks(roll_backs);
+        }
         let now = Instant::now();
+        if turn.next_look <= now && !self.chain.is_empty() {
+            return Wake::LookAfter;
+        }
         let mut until = if turn.has_more { now } else { now + IDLE };
-        if turn.saved != self.inputs.taken() && !self.chain.is_empty() {
+        if turn.saved != self.inputs.taken() {
             if turn.next_save <= now {
                 return Wake::Save;
             }
@@ -244,6 +287,7 @@ impl Pipeline {
         self.show_journal(left as u64);
         let decisions = std::mem::take(&mut turn.decisions);
         self.outbox.push(decisions, self.inputs.taken());
+        self.seen.show_queue(self.outbox.queue());
         stop
     }
 
@@ -262,7 +306,8 @@ impl Pipeline {
             }
         }
         if self.seen.other_switch.get().is_some() {
-            self.ledger.lost("other_switch", 1);
+            let lost = u64::from(arrival.kind.is_event());
+            self.ledger.lost("other_switch", lost);
         } else {
             self.inputs.arrive(arrival);
         }
@@ -278,17 +323,28 @@ impl Pipeline {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
         metrics.reader_size.set(gauge(waiting + arrivals));
-        metrics.journal_bytes.set(gauge(bytes));
-        metrics.journal_broken.set(i64::from(trouble.is_some()));
+        let is_behind = waiting > 0 || self.outbox.queue().oldest_us.is_some();
+        let undelivered_bytes = match is_behind {
+            true => self.inputs.journal().uncommitted(),
+            false => 0,
+        };
+        metrics.journal.bytes.set(gauge(bytes));
+        metrics
+            .journal
+            .undelivered_bytes
+            .set(gauge(undelivered_bytes));
+        metrics.journal.broken.set(i64::from(trouble.is_some()));
         let quarantined = self.inputs.quarantined();
         let poisoned = self.inputs.progress().poisoned();
-        metrics.journal_quarantined.set(gauge(quarantined));
-        metrics.journal_poisoned.set(gauge(poisoned));
+        metrics.journal.quarantined.set(gauge(quarantined));
+        metrics.journal.poisoned.set(gauge(poisoned));
         let age_us = oldest_us.map_or(0, |oldest| clock::now_us().saturating_sub(oldest));
-        metrics.journal_age.set(gauge(age_us / 1_000_000));
+        metrics.journal.age.set(gauge(age_us / 1_000_000));
+        self.seen.show_alive(self.calls.len() as u64);
         self.seen.show_journal(|shown| {
             shown.trouble = trouble;
             shown.bytes = bytes;
+            shown.undelivered_bytes = undelivered_bytes;
             shown.quarantined = quarantined;
             shown.poisoned = poisoned;
             shown.last = self.inputs.last();
@@ -304,17 +360,29 @@ impl Pipeline {
             let _ticking = self.engine.ticking();
             self.chain.apply(change, clock::now_us());
         }
-        self.seen.show_filters(self.chain.status());
-        if self.follow_filters {
-            let mut wanted = Subscription::new();
-            self.routes.subscribe(&mut wanted);
-            self.chain.subscribe(&mut wanted);
-            self.wanted.send_if_modified(|before| {
-                let changed = *before != wanted;
-                *before = wanted;
-                changed
-            });
+        self.seen
+            .show_filters(self.chain.status(), self.chain.ignored());
+        self.subscribe();
+    }
+
+    fn subscribe(&mut self) {
+        let mut wanted = Subscription::new();
+        self.routes.subscribe(&mut wanted);
+        self.chain.subscribe(&mut wanted);
+        wanted.add_what_calls_need();
+        if let Some(mut fixed) = self.routes.asked_for() {
+            // FreeSWITCH is asked for what the settings say; the host's own events are no matter of it.
+            fixed.set_own(&wanted);
+            wanted = fixed;
         }
+        let follows = wanted.follows_calls();
+        self.calls.follow(follows);
+        self.seen.show_calls(|shown| shown.followed = follows);
+        self.wanted.send_if_modified(|before| {
+            let changed = *before != wanted;
+            *before = wanted;
+            changed
+        });
     }
 
     fn inputs(&mut self, inputs: &[Record], turn: &mut Turn) {
@@ -325,15 +393,58 @@ impl Pipeline {
         }
         drop(ticking);
         let decided_us = clock::now_us();
-        for input in inputs.iter().filter(|input| input.head.kind.is_event()) {
-            let latency = decided_us.saturating_sub(input.head.at_us);
-            self.metrics.reader_latency.observe(latency);
-        }
+        let events = inputs.iter().filter(|input| input.head.kind.is_event());
+        let latencies = events
+            .clone()
+            .map(|input| decided_us.saturating_sub(input.head.at_us));
+        self.metrics.reader_latency.observe(latencies);
+        self.metrics.stages.pipeline.did(events.count() as u64);
         // The accounts before the decisions go out, so that what the writer settles is pending by then.
         self.ledger.settle(std::mem::take(&mut turn.settled));
+        self.judge(at_us, turn);
         if self.chain.changed() {
-            self.seen.show_filters(self.chain.status());
+            self.seen
+                .show_filters(self.chain.status(), self.chain.ignored());
         }
+    }
+
+    /// Versions that do badly go, and the loader hears of it.
+    fn judge(&mut self, at_us: u64, turn: &mut Turn) {
+        let _ticking = self.engine.ticking();
+        self.chain
+            .look_after(self.inputs.waiting(), Instant::now(), at_us);
+        let reports = self.chain.take_reports();
+        if !reports.is_empty() {
+            self.seen.report(reports);
+            // Another version may want other events, and has another state.
+            self.subscribe();
+            turn.next_save = Instant::now();
+        }
+    }
+
+    /// What is due without an event, and what the filters did since.
+    fn look_after(&mut self, turn: &mut Turn) {
+        turn.next_look = Instant::now() + IDLE;
+        self.judge(clock::now_us(), turn);
+        self.seen
+            .show_filters(self.chain.status(), self.chain.ignored());
+    }
+
+    fn roll_back(&mut self, roll_backs: Vec<RollBack>) {
+        // Who does not wait any more was told that it cannot be done.
+        let waited_for = |one: &RollBack| !one.done.is_closed();
+        for RollBack { file, done } in roll_backs.into_iter().filter(waited_for) {
+            let ticking = self.engine.ticking();
+            let rolled_back = self.chain.roll_back(&file, clock::now_us());
+            drop(ticking);
+            // Shown before it is answered.
+            self.seen.report(self.chain.take_reports());
+            self.seen
+                .show_filters(self.chain.status(), self.chain.ignored());
+            // Whoever asked may have gone.
+            let _told = done.send(rolled_back);
+        }
+        self.subscribe();
     }
 
     /// What happens to one input: it is parsed, filtered, routed; its decision goes to the journal and, as entries, to the outbox.
@@ -346,6 +457,7 @@ impl Pipeline {
             Err(malformed) => {
                 self.metrics.errors.inc();
                 tracing::debug!(error = malformed, lsn, "malformed event dead-lettered");
+                self.seen.show_dead("routes", &malformed, at_us);
                 events.push(
                     self.routes
                         .malformed(input.payload.clone(), &malformed, origin),
@@ -378,22 +490,81 @@ impl Pipeline {
 
     /// Runs the filters over an input; an error says why it is no event.
     fn filter(&mut self, input: &Record, decided: &mut Vec<Decided>) -> Result<(), String> {
+        if input.head.kind == Kind::RollCall {
+            self.answer(input, decided);
+            return Ok(());
+        }
         let Some(format) = format(input.head.kind) else {
             let names = String::from_utf8_lossy(&input.payload);
-            self.chain.tick(&names, input.head.at_us, decided);
+            self.chain
+                .tick(&names, input.head.lsn, input.head.at_us, decided);
             return Ok(());
         };
-        let event =
-            Event::parse(format, input.payload.clone()).map_err(|error| error.to_string())?;
+        let event = self
+            .indexer
+            .parse(format, input.payload.clone())
+            .map_err(|error| error.to_string())?;
         if event.repaired() {
             self.metrics.repaired.inc();
         }
+        // A dead letter that is sent again says nothing of now.
+        if matches!(input.head.kind, Kind::Json | Kind::Plain) {
+            self.calls.note(&event, input.head.at_us);
+        }
         let now_us = event.timestamp().unwrap_or(input.head.at_us);
-        self.chain.handle(event, now_us, decided);
+        self.chain.handle(event, input.head.lsn, now_us, decided);
         Ok(())
     }
 
-    fn route(&self, turn: &mut Turn, origin: Origin, events: &mut Vec<Delivery>) -> Vec<Became> {
+    /// What FreeSWITCH says of its calls becomes events where it is news, and where somebody wants them.
+    fn answer(&mut self, input: &Record, decided: &mut Vec<Decided>) {
+        let roll = match RollCall::decode(&input.payload) {
+            Ok(roll) => roll,
+            Err(error) => {
+                tracing::error!(%error, lsn = input.head.lsn, "roll call cannot be read");
+                return;
+            }
+        };
+        let answered = self.calls.answer(&roll);
+        self.show_answer(&roll, &answered);
+        let made = {
+            let wanted = self.wanted.borrow();
+            let events = answered.events.into_iter();
+            let listed = events.filter(|own| wanted.wants_own(own.subclass));
+            listed.map(Derived::own).collect()
+        };
+        let lsn = input.head.lsn;
+        self.chain.own(made, lsn, roll.asked_us, decided);
+    }
+
+    /// What a whole roll call showed. One that is run again after a crash was counted before.
+    fn show_answer(&self, roll: &RollCall, answered: &Answered) {
+        let alive = self.calls.len() as u64;
+        let core_uuid = self.calls.core_uuid().map(str::to_owned);
+        let counts = u64::from(!self.calls.is_warming());
+        self.seen.show_calls(|shown| {
+            shown.core_uuid = core_uuid;
+            shown.restarts += counts * u64::from(answered.restarted);
+            let unknown = roll.calls.as_ref().err();
+            if answered.whole.is_some() || unknown.is_some() {
+                shown.asked_us = Some(roll.asked_us);
+                shown.alive = alive;
+                shown.unknown = unknown.cloned();
+            }
+            if let Some(missed) = answered.whole {
+                shown.answers += counts;
+                shown.lost += counts * missed.lost;
+                shown.found += counts * missed.found;
+            }
+        });
+    }
+
+    fn route(
+        &mut self,
+        turn: &mut Turn,
+        origin: Origin,
+        events: &mut Vec<Delivery>,
+    ) -> Vec<Became> {
         let mut became = Vec::with_capacity(turn.decided.len());
         for decided in turn.decided.drain(..) {
             turn.settled.derived += u64::from(decided.derived.is_some());
@@ -406,6 +577,10 @@ impl Pipeline {
                 Outcome::Unrouted => turn.settled.unrouted += 1,
                 _ => events.extend(self.routes.deliver(&decided.event, &outcome, origin)),
             }
+            if let Outcome::Dead { by, reason, .. } = &outcome {
+                self.seen.show_dead(by, reason, origin.at_us);
+            }
+            self.indexer.take_back(decided.event);
             became.push(Became {
                 derived: decided.derived,
                 steps: decided.steps,
@@ -422,6 +597,7 @@ impl Pipeline {
             journal: self.inputs.journal().id().to_owned(),
             lsn: self.inputs.taken(),
             filters: self.chain.save(clock::now_us()),
+            calls: self.calls.clone(),
         }
     }
 
@@ -441,18 +617,14 @@ impl Pipeline {
     fn end(mut self, turn: &Turn) {
         self.outbox.close();
         let trouble = self.inputs.trouble().is_some();
-        let left = if trouble {
-            self.arrivals.len() as u64
-        } else {
-            0
-        };
+        let left = if trouble { self.arrivals.events() } else { 0 };
         let unkept = self.inputs.unkept();
         let held = unkept.map_or(0, |(first, last)| self.outbox.held(first, last));
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
         // A disk that hangs is not waited for.
         let is_storing = turn.storing.as_ref().is_some_and(|one| !one.is_finished());
-        if turn.saved != self.inputs.taken() && !self.chain.is_empty() && !is_storing {
+        if turn.saved != self.inputs.taken() && !is_storing {
             store(&self.state(), &self.dir);
         }
         self.inputs.close();

@@ -1,4 +1,4 @@
-//! What filters keep over a restart: one file in the journal's folder, with the number of the input up to which it is true.
+//! What the filters, and the calls that are believed alive, keep over a restart: one file in the journal's folder, with the number of the input up to which it is true.
 //!
 //! It is replaced as a whole, by a rename, so a crash leaves the one before it. A file that does not read is as good as none:
 //! filters then start anew, and no event depends on it.
@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::calls::Calls;
 use crate::journal::Lsn;
 
 const FILE: &str = "filters.state";
 /// Version of the encoding, in the first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The state of all filters between two inputs.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Saved {
     /// The journal's id: numbers of another journal mean nothing.
     pub(super) journal: String,
@@ -26,6 +27,8 @@ pub(super) struct Saved {
     pub(super) lsn: Lsn,
     /// What `save` returned, by the filter's file.
     pub(super) filters: Vec<(Arc<str>, Vec<u8>)>,
+    /// Those that are believed alive.
+    pub(super) calls: Calls,
 }
 
 impl Saved {
@@ -81,13 +84,14 @@ fn decode(bytes: &[u8]) -> Option<Saved> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILE, Saved};
+    use super::{Calls, FILE, Saved};
 
     fn saved() -> Saved {
         Saved {
             journal: "a".to_owned(),
             lsn: 1 << 40,
             filters: vec![("10-dedup".into(), vec![1, 2, 3])],
+            calls: Calls::default(),
         }
     }
 

@@ -49,6 +49,9 @@ pub(super) async fn call(switch: &Switch, line: &str) -> Vec<u8> {
 }
 
 async fn run(switch: &Switch, command: &str, argument: &str) -> Option<Vec<u8>> {
+    if !switch.settings.has_commands {
+        return None;
+    }
     let text = match (command, argument) {
         ("version", "short") => format!("{VERSION}\n"),
         ("version", _) => format!("FreeSWITCH Version {FULL_VERSION} ( 64bit)\n"),

@@ -55,6 +55,8 @@ struct Inner {
 pub(super) enum Offer {
     Unwanted,
     Queued,
+    /// Queued for a connection for commands.
+    Beside,
     Dropped,
     /// Dropped, and one too many.
     GivenUp,
@@ -85,9 +87,17 @@ impl Connection {
         lock(&self.inner).is_over
     }
 
+    /// Whether the client listens to events, and not merely to what a connection for commands needs.
     pub(super) fn is_listening(&self) -> bool {
         let inner = lock(&self.inner);
-        !inner.is_over && inner.subscription.is_listening()
+        let subscription = &inner.subscription;
+        !inner.is_over && subscription.is_listening() && !subscription.is_for_commands()
+    }
+
+    /// Whether the client hears what a connection for commands needs, and no more.
+    pub(super) fn is_for_commands(&self) -> bool {
+        let inner = lock(&self.inner);
+        !inner.is_over && inner.subscription.is_for_commands()
     }
 
     /// Queues an event if it is wanted and there is room.
@@ -106,7 +116,10 @@ impl Connection {
             let frame = frame(inner.format);
             inner.queue.push_back(frame);
             self.ready.notify_one();
-            return Offer::Queued;
+            return match inner.subscription.is_for_commands() {
+                true => Offer::Beside,
+                false => Offer::Queued,
+            };
         }
         inner.missed += 1;
         if inner.missed > MAX_MISSED {

@@ -23,9 +23,14 @@ const GOODBYE: &str = "Disconnected, goodbye.\nSee you at ClueCon! http://www.cl
 const REJECTION: &str = "Access Denied, go away.\n";
 
 /// Serves a client until one side ends the connection.
-pub(super) async fn serve(switch: Arc<Switch>, connection: Arc<Connection>, stream: TcpStream) {
+pub(super) async fn serve(
+    switch: Arc<Switch>,
+    connection: Arc<Connection>,
+    number: usize,
+    stream: TcpStream,
+) {
     let result = tokio::select! {
-        result = converse(&switch, &connection, stream) => result,
+        result = converse(&switch, &connection, number, stream) => result,
         () = connection.was_cut() => Ok(()),
     };
     if let Err(error) = result {
@@ -38,6 +43,7 @@ pub(super) async fn serve(switch: Arc<Switch>, connection: Arc<Connection>, stre
 async fn converse(
     switch: &Arc<Switch>,
     connection: &Arc<Connection>,
+    number: usize,
     stream: TcpStream,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -58,7 +64,7 @@ async fn converse(
     loop {
         while let Some(command) = inbox.next() {
             has_spoken = true;
-            switch.note_command(command.text());
+            switch.note_command(number, command.text());
             let answer = session.execute(&command).await;
             writer.write_all(&answer.bytes).await?;
             if let Then::Part = answer.then {
@@ -88,7 +94,6 @@ async fn converse(
                 }
                 Outgoing::Farewell(text) => return part(writer, text).await,
             },
-            () = session.job_done(), if session.has_jobs() => {}
             () = &mut too_late, if !has_spoken => return part(writer, GOODBYE).await,
         }
     }

@@ -1,10 +1,12 @@
 //! A `bgapi` command: accepted at once, run beside the conversation, told about in a BACKGROUND_JOB event.
 
+use std::sync::Arc;
+
 use super::api;
 use super::command::Command;
 use super::compose::Composed;
 use super::event::Value;
-use super::switch::Switch;
+use super::switch::{Switch, lock};
 
 /// A `bgapi` command that was accepted.
 #[derive(Debug)]
@@ -32,8 +34,20 @@ impl Job {
         &self.uuid
     }
 
+    /// Runs it as long as this life of the switch lasts, whatever becomes of the connection that it came over.
+    pub(super) fn begin(self, switch: &Arc<Switch>) {
+        let mut jobs = lock(&switch.jobs);
+        while let Some(ended) = jobs.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a background job of the simulator failed");
+            }
+        }
+        let switch = Arc::clone(switch);
+        jobs.spawn(async move { self.run(&switch).await });
+    }
+
     /// Runs the command and fires the event.
-    pub(super) async fn run(self, switch: &Switch) {
+    async fn run(self, switch: &Switch) {
         let line = format!("{} {}", self.command, self.argument);
         let body = api::call(switch, line.trim_end()).await;
         let mut after = vec![

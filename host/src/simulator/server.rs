@@ -2,6 +2,7 @@
 //!
 //! Owns the tasks: one accepts connections and owns theirs, one fires heartbeats. `stop` joins them; dropping the simulator aborts them.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,7 @@ use super::event::Event;
 use super::heartbeat;
 use super::load::{self, Load};
 use super::script::Script;
-use super::switch::Switch;
+use super::switch::{Switch, lock};
 
 /// How long `shut_down_notice` waits for clients that do not read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +51,8 @@ pub struct Settings {
     pub gap_every: u64,
     /// Reject every connection as an access list does.
     pub acl_reject: bool,
+    /// Whether `mod_commands` is loaded: without it every API command is unknown.
+    pub has_commands: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             disorder: 1,
             gap_every: 33,
             acl_reject: false,
+            has_commands: true,
         }
     }
 }
@@ -75,7 +79,7 @@ impl Default for Settings {
 pub struct Sent {
     /// Events that happened, whether or not anybody listened: calls, fired ones, heartbeats, those that commands bring about.
     pub fired: u64,
-    /// Events that entered a connection's queue; one event counts once for each connection.
+    /// Events that entered a connection's queue; one event counts once for each connection, those for commands left out.
     pub queued: u64,
     /// Events that were lost at a full queue.
     pub dropped: u64,
@@ -142,7 +146,7 @@ impl Simulator {
         self.switch.fire(Composed::from(event))
     }
 
-    /// Sends bytes as they are to every connection with a subscription, after the events that wait, and returns when they are written.
+    /// Sends bytes as they are to every connection that listens to events, after the events that wait, and returns when they are written.
     pub async fn write_raw(&self, bytes: Bytes) {
         let listening: Vec<_> = self.listening();
         for connection in &listening {
@@ -167,7 +171,7 @@ impl Simulator {
         self.switch.logins.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many connections have a subscription. False when the time is up first.
+    /// Waits until so many connections listen to events; one for commands, which asks for BACKGROUND_JOB and HEARTBEAT alone, does not. False when the time is up first.
     pub async fn wait_for_subscribers(&self, count: usize, deadline: Duration) -> bool {
         let enough = async {
             loop {
@@ -193,6 +197,15 @@ impl Simulator {
     pub fn cut(&self) {
         for connection in self.switch.connections() {
             connection.cut();
+        }
+    }
+
+    /// The same for connections for commands: those that ask for BACKGROUND_JOB and HEARTBEAT alone.
+    pub fn cut_commands(&self) {
+        for connection in self.switch.connections() {
+            if connection.is_for_commands() {
+                connection.cut();
+            }
         }
     }
 
@@ -239,7 +252,17 @@ impl Simulator {
 
     /// The last 10,000 commands, each with its headers below it, in the order of their arrival.
     pub fn commands(&self) -> Vec<String> {
-        self.switch.commands()
+        let commands = self.switch.commands().into_iter();
+        commands.map(|(_, command)| command).collect()
+    }
+
+    /// The same, connection by connection, in the order of connecting.
+    pub fn conversations(&self) -> Vec<Vec<String>> {
+        let mut conversations = BTreeMap::<usize, Vec<String>>::new();
+        for (connection, command) in self.switch.commands() {
+            conversations.entry(connection).or_default().push(command);
+        }
+        conversations.into_values().collect()
     }
 
     /// Cuts every connection, closes the port and joins the tasks.
@@ -250,6 +273,7 @@ impl Simulator {
                 tracing::error!(%error, "a task of the simulator failed");
             }
         }
+        lock(&self.switch.jobs).abort_all();
     }
 
     fn listening(&self) -> Vec<Arc<Connection>> {
@@ -267,6 +291,7 @@ async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
 
 async fn accept(switch: Arc<Switch>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let mut conversations = JoinSet::new();
+    let mut number = 0;
     loop {
         let stream = tokio::select! {
             () = stop_asked(&mut stopped) => break,
@@ -290,7 +315,9 @@ async fn accept(switch: Arc<Switch>, listener: TcpListener, mut stopped: watch::
         }
         let connection = Arc::new(Connection::default());
         switch.admit(Arc::clone(&connection));
-        conversations.spawn(conversation::serve(Arc::clone(&switch), connection, stream));
+        number += 1;
+        let switch = Arc::clone(&switch);
+        conversations.spawn(conversation::serve(switch, connection, number, stream));
     }
     conversations.shutdown().await;
 }

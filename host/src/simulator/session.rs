@@ -5,8 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::task::JoinSet;
-
 use super::api;
 use super::command::Command;
 use super::compose::Composed;
@@ -39,7 +37,6 @@ pub(super) struct Session {
     connection: Arc<Connection>,
     is_logged_in: bool,
     is_logging: bool,
-    jobs: JoinSet<()>,
 }
 
 impl Session {
@@ -49,7 +46,6 @@ impl Session {
             connection,
             is_logged_in: false,
             is_logging: false,
-            jobs: JoinSet::new(),
         }
     }
 
@@ -252,21 +248,10 @@ impl Session {
         }
     }
 
-    /// Runs an accepted job beside the conversation.
-    pub(super) fn begin_job(&mut self, then: Then) {
+    /// Runs an accepted job beside the conversation, and beyond its end.
+    pub(super) fn begin_job(&self, then: Then) {
         if let Then::Begin(job) = then {
-            let switch = Arc::clone(&self.switch);
-            self.jobs.spawn(async move { job.run(&switch).await });
-        }
-    }
-
-    pub(super) fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty()
-    }
-
-    pub(super) async fn job_done(&mut self) {
-        if let Some(Err(error)) = self.jobs.join_next().await {
-            tracing::error!(%error, "a background job of the simulator failed");
+            job.begin(&self.switch);
         }
     }
 }

@@ -83,6 +83,13 @@ impl Subscription {
         self.all || !self.names.is_empty()
     }
 
+    /// Whether it hears of background jobs and heartbeats alone: that of a connection for commands, which is no listener of events.
+    pub(super) fn is_for_commands(&self) -> bool {
+        let few = ["BACKGROUND_JOB", "HEARTBEAT"].map(Mask::named);
+        let few = few.into_iter().flatten().fold(Mask::NONE, Mask::with);
+        !self.all && self.filters.is_empty() && self.names == few
+    }
+
     pub(super) fn add_filter(&mut self, name: &str, value: &str) {
         self.filters
             .push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));

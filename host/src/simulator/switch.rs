@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::calls::{Call, Now};
 use super::channels::Channels;
@@ -44,7 +45,9 @@ pub(super) struct Switch {
     pub(super) silent: AtomicBool,
     pub(super) refuse: AtomicBool,
     pub(super) logins: AtomicU64,
-    commands: Mutex<VecDeque<String>>,
+    commands: Mutex<VecDeque<(usize, String)>>,
+    /// Background jobs that run.
+    pub(super) jobs: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,7 @@ impl Switch {
             refuse: AtomicBool::new(false),
             logins: AtomicU64::new(0),
             commands: Mutex::default(),
+            jobs: Mutex::default(),
         }
     }
 
@@ -272,7 +276,7 @@ impl Switch {
                 |subscription| subscription.wants(mask, subclass, &first),
                 frame,
             ) {
-                Offer::Unwanted => {}
+                Offer::Unwanted | Offer::Beside => {}
                 Offer::Queued => sent.queued += 1,
                 Offer::Dropped => sent.dropped += 1,
                 Offer::GivenUp => {
@@ -308,6 +312,7 @@ impl Switch {
 
     /// A new life: new Core-UUID, numbers from the start, no calls. Cutting the connections is the caller's part.
     pub(super) fn be_reborn(&self) {
+        lock(&self.jobs).abort_all();
         let mut state = lock(&self.state);
         state.core_uuid = text(&state.uuids.uuid());
         state.started = Stamp::now();
@@ -318,15 +323,17 @@ impl Switch {
         state.channels = Channels::default();
     }
 
-    pub(super) fn note_command(&self, command: String) {
+    /// `connection` is its number in the order of connecting.
+    pub(super) fn note_command(&self, connection: usize, command: String) {
         let mut commands = lock(&self.commands);
         if commands.len() == MAX_COMMANDS {
             commands.pop_front();
         }
-        commands.push_back(command);
+        commands.push_back((connection, command));
     }
 
-    pub(super) fn commands(&self) -> Vec<String> {
+    /// Each with the number of its connection.
+    pub(super) fn commands(&self) -> Vec<(usize, String)> {
         lock(&self.commands).iter().cloned().collect()
     }
 }

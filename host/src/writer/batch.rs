@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::acknowledged::EntryId;
 use super::cursor::{Cursor, Identity, OWNER_EXPIRES, Place};
@@ -270,7 +270,7 @@ impl Batch {
                 continue;
             };
             let now = match self.altered.get(&number) {
-                None if routes.is_dead(entry) => Altered::Keep(entry.clone()),
+                None if routes.is_dead(&entry.stream.name) => Altered::Keep(entry.clone()),
                 None => match letter(entry, lsn, reason, routes) {
                     Some(letter) => Altered::Letter(letter),
                     None => Altered::Lost,
@@ -290,7 +290,7 @@ impl Batch {
             .entries()
             .filter(|(number, _, _)| lines.contains(number))
             .map(|(number, lsn, entry)| {
-                let kept = if routes.is_dead(entry) {
+                let kept = if routes.is_dead(&entry.stream.name) {
                     Some(entry.clone())
                 } else {
                     letter(entry, lsn, reason, routes)
@@ -372,7 +372,7 @@ impl Batch {
             let line = self.lines().find(|(line, _)| *line == number);
             let dead = line
                 .map(|(_, entry)| entry)
-                .filter(|entry| routes.is_dead(entry));
+                .filter(|entry| routes.is_dead(&entry.stream.name));
             if let Some(mut letter) = dead.cloned() {
                 for (_, value) in &mut letter.fields {
                     value.truncate(DEAD_BYTES);
@@ -435,9 +435,13 @@ fn largest(entry: &Entry) -> usize {
     sizes.max().unwrap_or(0)
 }
 
-fn xadd(entry: &Entry) -> redis::Cmd {
-    let mut command = cmd("XADD");
-    command.arg(&*entry.stream.name);
+fn xadd(entry: &Entry) -> Cmd {
+    let fields = entry.fields.iter();
+    let bytes: usize = fields.map(|(field, value)| field.len() + value.len()).sum();
+    // Grown step by step, it would be moved some times.
+    let (words, name) = (2 * entry.fields.len() + 6, &*entry.stream.name);
+    let mut command = Cmd::with_capacity(words, bytes + name.len() + 64);
+    command.arg("XADD").arg(name);
     if entry.stream.max_len > 0 {
         command.arg("MAXLEN").arg("~").arg(entry.stream.max_len);
     }

@@ -2,6 +2,7 @@
 //!
 //! One write, all replies, and a time limit of ours. It knows nothing of cursors and batches, and tries nothing twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -16,9 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::batch::error_of;
-use super::reserve::{Reserve, Survey, time_ms};
+use super::reserve::{Positions, Reserve, Survey, time_ms};
+use super::tls;
 use crate::config;
-use crate::route::Routes;
+use crate::link::Fault;
+use crate::route::{Routes, Stream};
 
 /// Redis' own default for `proto-max-bulk-len`, where it may not be asked.
 const MAX_BULK: usize = 512 << 20;
@@ -34,18 +37,40 @@ const MAX_PARTING: u64 = 512;
 pub(super) enum ConnectionError {
     #[error("cannot connect: {0}")]
     Connect(#[source] RedisError),
-    #[error("password rejected: check the user and password of redis.url (REDIS_REMOTE_PASSWORD)")]
+    #[error("no TLS: {0}")]
+    Tls(#[from] tls::Trouble),
+    #[error(
+        "password rejected: check redis.user and redis.password, or those in redis.url (REDIS_REMOTE_PASSWORD)"
+    )]
     Password,
     #[error("connection broken: {0}")]
     Broken(#[source] RedisError),
     #[error("no reply within {} ms", .0.as_millis())]
     Late(Duration),
+    #[error("no reply within {} ms; does this port speak TLS?", .0.as_millis())]
+    NoHandshake(Duration),
     #[error("is a {0}, not a master")]
     NotMaster(String),
     #[error("refuses to write: {0}")]
     Refused(String),
     #[error("refuses connections: {0}")]
     TurnedAway(String),
+    #[error("a new connection was asked for")]
+    AskedFor,
+}
+
+impl ConnectionError {
+    /// Whether waiting may help.
+    pub(super) fn fault(&self) -> Fault {
+        // What Redis says of a user that may not do this, and of a database that it does not have.
+        let is_setting = |text: &str| text.starts_with("NOPERM") || text.contains("DB index");
+        match self {
+            ConnectionError::Password => Fault::Setting,
+            ConnectionError::Connect(error) if is_setting(&error.to_string()) => Fault::Setting,
+            ConnectionError::Refused(text) if is_setting(text) => Fault::Setting,
+            _ => Fault::Peer,
+        }
+    }
 }
 
 /// An open connection.
@@ -65,20 +90,26 @@ impl Connection {
             .set_response_timeout(None)
             .set_connection_timeout(None);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let late = |_| ConnectionError::Late(settings.connect_timeout);
+        let late = |_| match settings.tls {
+            None => ConnectionError::Late(settings.connect_timeout),
+            Some(_) => ConnectionError::NoHandshake(settings.connect_timeout),
+        };
         let connection = timeout(settings.connect_timeout, connecting)
             .await
             .map_err(late)?;
         let connection = match connection {
             Ok(connection) => connection,
             Err(error) if is_about_password(&error) => return Err(ConnectionError::Password),
-            Err(error) if error.is_connection_dropped() => {
+            Err(error) if error.is_connection_dropped() && settings.tls.is_none() => {
                 let said = parting_words(settings).await;
                 return Err(
                     said.map_or(ConnectionError::Connect(error), ConnectionError::TurnedAway)
                 );
             }
-            Err(error) => return Err(ConnectionError::Connect(error)),
+            Err(error) => {
+                let trouble = tls::trouble(&error).map(ConnectionError::Tls);
+                return Err(trouble.unwrap_or(ConnectionError::Connect(error)));
+            }
         };
         Ok(Connection {
             connection,
@@ -154,16 +185,17 @@ impl Connection {
         Ok(self.ask(&commands).await?.iter().find_map(error_of))
     }
 
-    /// How far the slowest consumer group of each stream is from losing entries to that.
+    /// How long these streams are, and how far the slowest consumer group of each is from losing entries to trimming.
     pub(super) async fn survey(
         &mut self,
-        routes: &Routes,
-    ) -> Result<Vec<Reserve>, ConnectionError> {
-        let survey = Survey::new(routes.known());
+        streams: Vec<Arc<Stream>>,
+    ) -> Result<(Positions, Vec<Reserve>), ConnectionError> {
+        let survey = Survey::new(streams);
         let positions = survey.commands();
         let positions = survey.read(&self.ask(&positions).await?);
         let commands = positions.commands();
-        Ok(positions.read(&self.ask(&commands).await?))
+        let reserves = positions.read(&self.ask(&commands).await?);
+        Ok((positions, reserves))
     }
 }
 
@@ -197,11 +229,24 @@ pub(super) fn client(settings: &config::Redis) -> RedisResult<Client> {
     if !settings.password.is_empty() {
         redis = redis.set_password(settings.password.expose());
     }
-    let info = ConnectionAddr::Tcp(settings.host.clone(), settings.port)
+    let (host, port) = (settings.host.clone(), settings.port);
+    let address = match settings.tls {
+        None => ConnectionAddr::Tcp(host, port),
+        Some(_) => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+    };
+    let info = address
         .into_connection_info()?
         .set_redis_settings(redis)
         .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    Client::open(info)
+    match &settings.tls {
+        None => Client::open(info),
+        Some(tls) => Client::build_with_tls(info, tls::certificates(tls)),
+    }
 }
 
 /// Looks at the reply to `ROLE`.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use redis::{Cmd, Connection, RedisError, RedisResult, cmd};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::connection::client;
@@ -216,6 +216,38 @@ impl DeadLetter {
     /// The bytes that were no event, as text.
     pub fn frame(&self) -> Option<&str> {
         self.fields.get("frame").map(String::as_str)
+    }
+
+    /// What is to be an input once more: the event is the text that it is, as parsed and written anew it might be another one.
+    /// None if it was cut short.
+    pub fn again(&self) -> Option<&str> {
+        self.frame()
+            .or_else(|| self.event().map(|_| self.text("event")))
+    }
+
+    /// The `Event-Name`, or why there is none.
+    pub fn event_name(&self) -> String {
+        match (self.frame(), self.event()) {
+            (Some(_), _) => "(malformed)".to_owned(),
+            (None, None) => "(cut short)".to_owned(),
+            (None, Some(event)) => {
+                let name = event.get("Event-Name").and_then(Value::as_str);
+                name.unwrap_or("(no name)").to_owned()
+            }
+        }
+    }
+
+    /// What a list shows of it.
+    pub fn summary(&self) -> Value {
+        json!({
+            "id": self.id.to_string(),
+            "time": self.text("time"),
+            "lsn": self.lsn(),
+            "filter": self.text("filter"),
+            "reason": self.text("reason"),
+            "event": self.event_name(),
+            "streams": self.text("streams"),
+        })
     }
 
     /// The number in the journal of the input that it comes from.

@@ -147,6 +147,11 @@ impl Lane {
         }
     }
 
+    /// New settings: what is decided stays as it is, what Redis refuses from now on goes where they say.
+    pub(super) fn follow(&mut self, routes: Arc<Routes>) {
+        self.routes = routes;
+    }
+
     /// What is known to be in Redis.
     pub(super) fn known(&self) -> &Acknowledged {
         &self.standing.acknowledged
@@ -350,7 +355,12 @@ impl Lane {
             false => BATCH.min(self.ceiling),
         };
         let mut batch = Batch::new(decisions, passed);
-        batch.pass_over(|stream, lsn| self.standing.has(stream, lsn));
+        batch.pass_over(|stream, lsn| {
+            // A dead letter is where dead letters went at its time.
+            let is_dead = self.routes.is_dead(stream);
+            let mut dead = self.routes.dead_letters().filter(|_| is_dead);
+            self.standing.has(stream, lsn) || dead.any(|dead| self.standing.has(dead, lsn))
+        });
         self.in_flight = Some(batch);
     }
 
@@ -445,8 +455,9 @@ impl Lane {
                 why: Why::Restore,
             },
             Found::Behind { mut intact } => {
-                let dead = self.routes.dead_letters();
-                if self.standing.acknowledged.ids.contains_key(dead) && !intact.contains(dead) {
+                let ids = &self.standing.acknowledged.ids;
+                let is_gone = |dead| ids.contains_key(dead) && !intact.contains(dead);
+                if self.routes.dead_letters().any(is_gone) {
                     // What is in no stream because it was a dead letter is nowhere.
                     intact.clear();
                 }

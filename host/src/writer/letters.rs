@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -80,6 +81,35 @@ impl Letters {
             File::open(&self.dir)?.sync_all()?;
         }
         append(&file, &lines)
+    }
+}
+
+/// How many letters there are, asked again and again: the file only grows, so it is read when it has.
+#[derive(Debug)]
+pub struct Count {
+    dir: PathBuf,
+    /// The file's length, and the letters in it.
+    seen: Mutex<(u64, u64)>,
+}
+
+impl Count {
+    /// Of the file in this folder.
+    pub fn of(dir: &Path) -> Count {
+        Count {
+            dir: dir.to_owned(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Letters that were not replayed yet; 0 for a file that cannot be read.
+    pub fn now(&self) -> u64 {
+        let length = fs::metadata(self.dir.join(FILE)).map_or(0, |file| file.len());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != length {
+            let letters = read(&self.dir).map_or(0, |kept| kept.letters.len() as u64);
+            *seen = (length, letters);
+        }
+        seen.1
     }
 }
 

@@ -4,7 +4,7 @@
 //! remembered of Redis), `probe` (whether streams are behind that), `standing` (what a look at the cursor means), `batch` (one
 //! transaction as commands, and what its replies mean), `settlement` (what an executed batch means for the accounts), `step`
 //! (the words between lane and driver) and `lane` (the state machine that decides the next step). Around it: `connection`
-//! (one socket), `letters` (the local dead-letter file), `upkeep` (trimming, and `reserve`: how far consumers are from it) and `run` (takes
+//! (one socket, `tls`: what is wrong with its encryption), `letters` (the local dead-letter file), `upkeep` (trimming, and `reserve`: how far consumers are from it) and `run` (takes
 //! the steps). `dead` reads dead letters back; `printer` writes to standard output instead.
 
 mod acknowledged;
@@ -21,6 +21,7 @@ mod run;
 mod settlement;
 mod standing;
 mod step;
+mod tls;
 mod upkeep;
 
 #[cfg(test)]

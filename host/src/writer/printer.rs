@@ -41,7 +41,17 @@ impl Printer {
     async fn print(&self) -> std::io::Result<()> {
         let mut out = tokio::io::stdout();
         let mut printed = 0;
-        while let Some(decisions) = self.outbox.next(printed, 64).await {
+        loop {
+            let decisions = tokio::select! {
+                decisions = self.outbox.next(printed, 64) => decisions,
+                () = self.link.asked_again() => {
+                    self.link.ready();
+                    continue;
+                }
+            };
+            let Some(decisions) = decisions else {
+                break;
+            };
             let deliveries: Vec<_> = decisions
                 .iter()
                 .flat_map(|decision| &decision.events)
@@ -56,14 +66,11 @@ impl Printer {
             let dead = deliveries.iter().filter(|delivery| delivery.dead).count() as u64;
             let delivered = deliveries.len() as u64 - dead;
             let now_us = clock::now_us();
-            for decision in &decisions {
-                self.metrics
-                    .writer_latency
-                    .observe(now_us.saturating_sub(decision.decided_us));
-                self.metrics
-                    .total_latency
-                    .observe(now_us.saturating_sub(decision.received_us));
-            }
+            let since = |us: u64| now_us.saturating_sub(us);
+            let decided = decisions.iter().map(|one| since(one.decided_us));
+            self.metrics.writer_latency.observe(decided);
+            let received = decisions.iter().map(|one| since(one.received_us));
+            self.metrics.total_latency.observe(received);
             self.metrics.processed.inc_by(delivered);
             self.ledger.written(delivered, dead);
             printed = decisions.last().map_or(printed, |last| last.lsn);

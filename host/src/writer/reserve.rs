@@ -44,6 +44,8 @@ pub(super) struct Survey {
 /// The second round: the oldest entry that each group still needs.
 #[derive(Debug)]
 pub(super) struct Positions {
+    /// How many entries each stream has, where Redis tells.
+    pub(super) lengths: Vec<(Arc<Stream>, Option<u64>)>,
     now_ms: u64,
     groups: Vec<Group>,
 }
@@ -89,12 +91,16 @@ impl Survey {
     pub(super) fn read(self, replies: &[Value]) -> Positions {
         let now_ms = replies.first().and_then(time_ms);
         let pairs = replies.get(1..).unwrap_or_default().chunks(2);
+        let length = |pair: &[Value]| number(field(pair.first()?, "length")?);
+        let streams = self.streams.iter().map(Arc::clone);
+        let lengths = streams.zip(pairs.clone().map(length)).collect();
         let groups = self.streams.iter().zip(pairs).flat_map(|(stream, pair)| {
             let groups = pair.get(1).map_or(&[][..], items);
             let group = |group| Group::read(stream, pair.first()?, group);
             groups.iter().filter_map(group).collect::<Vec<_>>()
         });
         Positions {
+            lengths,
             groups: now_ms.map_or_else(Vec::new, |_| groups.collect()),
             now_ms: now_ms.unwrap_or_default(),
         }
@@ -117,7 +123,7 @@ impl Positions {
     }
 
     /// Reads the replies to [`Positions::commands`]: each stream that has groups, once, with its slowest.
-    pub(super) fn read(self, replies: &[Value]) -> Vec<Reserve> {
+    pub(super) fn read(&self, replies: &[Value]) -> Vec<Reserve> {
         let pairs = replies.chunks(2);
         let reserves = self.groups.iter().zip(pairs).filter_map(|(group, pair)| {
             let [pending, undelivered] = pair else {

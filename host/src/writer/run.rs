@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acknowledged::Acknowledged;
@@ -21,8 +22,8 @@ use crate::clock;
 use crate::config;
 use crate::journal::{EPOCH, Lsn, Progress};
 use crate::ledger::Ledger;
-use crate::link::{Backoff, Link, random};
-use crate::metrics::Metrics;
+use crate::link::{Backoff, Fault, Link, random};
+use crate::metrics::{Activity, Metrics, Stage};
 use crate::pipeline::{Decision, Inputs, Outbox, Seen};
 use crate::route::{Entry, Routes};
 
@@ -32,6 +33,8 @@ const MAX_DELAY: Duration = Duration::from_secs(5);
 const NAME: Duration = Duration::from_millis(100);
 /// How often the pipeline is told what Redis has.
 const PUBLISH: Duration = Duration::from_millis(100);
+/// Redis is asked something at least so often: the key that says who owns the router's name is renewed.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// An idle connection is asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(1);
 
@@ -91,8 +94,8 @@ pub struct Writer {
     pub host: String,
     /// What is known of the journal.
     pub source: Source,
-    /// Streams, and their dead letters.
-    pub routes: Arc<Routes>,
+    /// Streams, and their dead letters; they follow the settings.
+    pub routes: watch::Receiver<Arc<Routes>>,
     /// Where decisions come from.
     pub outbox: Arc<Outbox>,
     /// The router's name, for the keys.
@@ -139,7 +142,9 @@ impl Published {
 
 /// All that can wake an idle lane.
 enum Wake {
-    Trim,
+    /// Somebody wants a new connection.
+    Again,
+    Upkeep,
     Taken(Option<Vec<Arc<Decision>>>),
     Idle,
 }
@@ -157,7 +162,8 @@ impl Writer {
             Backoff::new(Duration::from_secs(1).min(self.settings.timeout), MAX_DELAY);
         let mut delay = backoff.next(random());
         let end = loop {
-            sleep(delay).await;
+            self.stage().turn(Activity::Blocked);
+            self.link.pause(delay).await;
             self.link.connecting();
             let error = match Connection::open(&self.settings).await {
                 Err(error) => error,
@@ -182,11 +188,14 @@ impl Writer {
                 });
             }
             self.metrics.errors.inc();
-            delay = match state.lane.as_ref().is_some_and(Lane::is_suspicious) {
-                true => backoff.steady(random()),
-                false => backoff.next(random()),
+            delay = match &error {
+                ConnectionError::AskedFor => Duration::ZERO,
+                _ if state.lane.as_ref().is_some_and(Lane::is_suspicious) => {
+                    backoff.steady(random())
+                }
+                _ => backoff.next(random()),
             };
-            self.link.waiting(&error.to_string(), delay);
+            self.link.waiting(&error.to_string(), error.fault(), delay);
         };
         if let Some(lane) = &state.lane {
             Published::default().tell(lane.known(), &self.seen);
@@ -203,6 +212,7 @@ impl Writer {
     ) -> Result<End, ConnectionError> {
         self.link.authenticating();
         connection.greet().await?;
+        self.stage().turn(Activity::Busy);
         state.refusal = None;
         let mut lane = match state.lane.take() {
             Some(lane) => lane,
@@ -214,15 +224,20 @@ impl Writer {
         lane.connected(connection.max_bulk);
         let lane = state.lane.insert(lane);
         loop {
+            lane.follow(Arc::clone(&self.routes.borrow()));
             let step = match lane.step(Instant::now().into_std()) {
                 Step::Take { after, most, until } => {
                     match self
                         .wait(after, most, until.into(), state.upkeep.next())
                         .await
                     {
-                        Wake::Trim => {
-                            let (routes, metrics) = (&self.routes, &self.metrics);
-                            state.upkeep.run(connection, routes, metrics).await?;
+                        Wake::Again => return Err(ConnectionError::AskedFor),
+                        Wake::Upkeep => {
+                            let routes = Arc::clone(&self.routes.borrow());
+                            let upkeep = &mut state.upkeep;
+                            upkeep
+                                .run(connection, &routes, &self.metrics, &self.seen)
+                                .await?;
                             continue;
                         }
                         Wake::Taken(Some(decisions)) if decisions.is_empty() => {
@@ -237,6 +252,7 @@ impl Writer {
                             continue;
                         }
                         Wake::Idle => {
+                            self.link.lag(0);
                             let passed = self.outbox.passed(after);
                             lane.idle(Instant::now().into_std(), passed)
                         }
@@ -264,6 +280,7 @@ impl Writer {
         connection: &mut Connection,
     ) -> Result<Option<Lane>, ConnectionError> {
         self.link.ready();
+        self.stage().turn(Activity::Starved);
         let mut next_ping = Instant::now() + PING;
         let router = loop {
             if let Some(router) = self.seen.router.get() {
@@ -272,7 +289,10 @@ impl Writer {
             if self.outbox.is_finished() {
                 return Ok(None);
             }
-            sleep(NAME).await;
+            tokio::select! {
+                () = sleep(NAME) => {}
+                () = self.link.asked_again() => return Err(ConnectionError::AskedFor),
+            }
             if next_ping <= Instant::now() {
                 connection.ping().await?;
                 next_ping = Instant::now() + PING;
@@ -289,16 +309,25 @@ impl Writer {
             mark: self.source.mark.clone(),
             replayed: self.source.replayed,
         };
-        Ok(Some(Lane::new(origin, Arc::clone(&self.routes))))
+        let routes = Arc::clone(&self.routes.borrow());
+        Ok(Some(Lane::new(origin, routes)))
     }
 
-    async fn wait(&self, after: Lsn, most: usize, until: Instant, trim: Instant) -> Wake {
-        tokio::select! {
+    async fn wait(&self, after: Lsn, most: usize, until: Instant, upkeep: Instant) -> Wake {
+        self.stage().turn(Activity::Starved);
+        let wake = tokio::select! {
             biased;
-            () = sleep_until(trim) => Wake::Trim,
+            () = self.link.asked_again() => Wake::Again,
+            () = sleep_until(upkeep) => Wake::Upkeep,
             taken = self.outbox.next(after, most) => Wake::Taken(taken),
             () = sleep_until(until) => Wake::Idle,
-        }
+        };
+        self.stage().turn(Activity::Busy);
+        wake
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.metrics.stages.writer
     }
 
     /// Does what the step says and tells the lane; an end if there is one.
@@ -310,7 +339,10 @@ impl Writer {
     ) -> Result<Option<End>, ConnectionError> {
         match step {
             Step::Send(commands) => {
+                let asked = Instant::now();
                 let replies = connection.ask(&commands).await?;
+                self.link.round_trip(asked.elapsed());
+                self.link.heartbeat(SIGN_OF_LIFE);
                 let retained = Retained {
                     oldest: self.source.progress.oldest(),
                     is_complete: self.source.progress.is_complete(),
@@ -334,7 +366,8 @@ impl Writer {
                 let error =
                     format!("router name {router:?} is held by {owner} (jackfield:{router}:owner)");
                 let delay = until.saturating_duration_since(Instant::now());
-                self.link.waiting(&error, delay);
+                self.link.waiting(&error, Fault::Peer, delay);
+                self.stage().turn(Activity::Blocked);
                 sleep_until(until).await;
             }
             Step::Refused(error) => return Err(ConnectionError::Refused(error)),
@@ -359,11 +392,22 @@ impl Writer {
 
     fn account(&self, settled: &Settled) {
         let now_us = clock::now_us();
-        for decision in &settled.decisions {
-            let (writer, total) = (&self.metrics.writer_latency, &self.metrics.total_latency);
-            writer.observe(now_us.saturating_sub(decision.decided_us));
-            total.observe(now_us.saturating_sub(decision.received_us));
+        let since = |us: u64| now_us.saturating_sub(us);
+        let decisions = &settled.decisions;
+        let decided = decisions.iter().map(|one| since(one.decided_us));
+        self.metrics.writer_latency.observe(decided);
+        let received = decisions.iter().map(|one| since(one.received_us));
+        self.metrics.total_latency.observe(received);
+        if let Some(newest) = settled.decisions.last() {
+            self.link.lag(now_us.saturating_sub(newest.received_us));
         }
+        for (stream, entries) in &settled.entries {
+            self.metrics.streams.wrote(stream, *entries);
+        }
+        let ended = settled.delivered + settled.dead + settled.lost;
+        self.stage().did(
+            ended + settled.replayed_delivered + settled.replayed_dead + settled.replayed_lost,
+        );
         let delivered = settled.delivered + settled.replayed_delivered;
         self.metrics.processed.inc_by(delivered);
         self.metrics.healed.inc_by(settled.healed);
@@ -408,6 +452,7 @@ impl Writer {
                 self.metrics
                     .errors
                     .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
+                self.seen.show_dead("redis", error, clock::now_us());
                 if refusal.as_ref() != Some(error) {
                     tracing::error!(error, entries, "entries refused by Redis: dead-lettered");
                     *refusal = Some(error.clone());
@@ -417,6 +462,7 @@ impl Writer {
                 tracing::warn!(reason, "dead letter cut short");
             }
             Note::TooLarge { reason, cut: false } => {
+                self.seen.show_dead("redis", reason, clock::now_us());
                 tracing::warn!(reason, "entry dead-lettered");
             }
             Note::Halved => tracing::warn!("batch kills its connection: trying half of it"),

@@ -3,12 +3,12 @@
 //! Every event is counted once in the life of a process: when the outbox gives its decision back, or, for one that an
 //! earlier process made, when it is first acknowledged. Sent again to heal, it counts as healed only. Pure.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::batch::{Batch, Fate};
 use crate::journal::Lsn;
 use crate::pipeline::Decision;
+use crate::route::Entry;
 
 /// What has been acknowledged, and not accounted for yet.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Settled {
     pub(super) replayed_dead: u64,
     /// As `lost`, decided by an earlier process.
     pub(super) replayed_lost: u64,
+    /// Entries that are in Redis, by stream.
+    pub(super) entries: Vec<(Arc<str>, u64)>,
     /// The decisions of this process among them, for their latencies.
     pub(super) decisions: Vec<Arc<Decision>>,
 }
@@ -44,16 +46,17 @@ pub(super) struct Settled {
 impl Settlement {
     /// Counts; `given_back` is what the outbox still held, `replayed` the LSN up to which an earlier process decided.
     pub(super) fn account(self, given_back: Vec<Arc<Decision>>, replayed: Lsn) -> Settled {
-        let held: BTreeSet<Lsn> = given_back.iter().map(|decision| decision.lsn).collect();
+        // Both are in order, as all decisions are.
+        let is_held = |lsn: Lsn| given_back.binary_search_by_key(&lsn, |one| one.lsn).is_ok();
         let mut settled = Settled::default();
-        let mut counted = BTreeSet::new();
+        let mut counted = Vec::with_capacity(given_back.len());
         let fates = self
             .batch
             .iter()
             .flat_map(|batch| batch.fates(self.through));
         for (decision, fates) in fates {
-            if decision.lsn > self.high || held.contains(&decision.lsn) {
-                counted.insert(decision.lsn);
+            if decision.lsn > self.high || is_held(decision.lsn) {
+                counted.push(decision.lsn);
                 settled.count(decision, &fates, replayed);
             } else {
                 let sent = fates.iter().filter(|fate| **fate != Fate::There);
@@ -61,7 +64,7 @@ impl Settlement {
             }
         }
         for decision in given_back {
-            if !counted.contains(&decision.lsn) {
+            if counted.binary_search(&decision.lsn).is_err() {
                 let events = decision.events.iter();
                 let fates = events.map(|event| {
                     if event.dead {
@@ -91,8 +94,22 @@ impl Settled {
                 (Fate::Lost, true) => &mut self.replayed_lost,
             } += 1;
         }
+        for (event, fate) in decision.events.iter().zip(fates) {
+            if matches!(fate, Fate::Delivered | Fate::There) {
+                event.entries.iter().for_each(|entry| self.wrote(entry));
+            }
+        }
         if !is_replayed {
             self.decisions.push(Arc::clone(decision));
+        }
+    }
+
+    fn wrote(&mut self, entry: &Entry) {
+        let stream = &entry.stream.name;
+        let mut known = self.entries.iter_mut();
+        match known.find(|(known, _)| Arc::ptr_eq(known, stream)) {
+            Some((_, entries)) => *entries += 1,
+            None => self.entries.push((Arc::clone(stream), 1)),
         }
     }
 }

@@ -82,14 +82,22 @@ impl Bench {
     }
 }
 
+/// What the folder of filters holds in there is none of the journal's.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.retain(|path| path.is_file());
+    paths
+}
+
 /// A copy of a folder's files, to begin with again.
 struct Copy(Vec<(PathBuf, Vec<u8>)>);
 
 impl Copy {
     fn of(dir: &Path) -> Copy {
-        let files = fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let files = files(dir).into_iter();
         Copy(
             files
                 .map(|path| (path.clone(), fs::read(path).unwrap()))
@@ -98,8 +106,8 @@ impl Copy {
     }
 
     fn put_back(&self, dir: &Path) {
-        for entry in fs::read_dir(dir).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
+        for path in files(dir) {
+            fs::remove_file(path).unwrap();
         }
         for (path, bytes) in &self.0 {
             fs::write(path, bytes).unwrap();
@@ -277,10 +285,7 @@ async fn goes_on_after(damage: impl Fn(&Path, &Copy)) -> Host {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths = files(dir);
     paths.retain(|path| path.extension().is_some_and(|end| end == "jnl"));
     paths.sort();
     paths

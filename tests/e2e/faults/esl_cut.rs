@@ -152,7 +152,8 @@ async fn a_link_that_is_dead_toward_freeswitch_loses_nothing_until_something_is_
         );
         wait_ended(&trial, "late", 0);
         over(&trial);
-        let commands = trial.switch.commands();
+        let asked = crate::numbered::asked(&trial.switch);
+        let commands = asked.last().unwrap();
         assert_eq!(
             commands.last().map(String::as_str),
             Some("event json ALL"),

@@ -22,9 +22,10 @@ fn counter(version: u64) -> String {
     format!("attack = \"counter\"\nversion = \"{version}\"\nwants = {wants}\n")
 }
 
+/// It is never taken out, so that it hurts to the end.
 fn attack(name: &str, event: &str, on_error: &str) -> String {
     format!(
-        "attack = \"{name}\"\nwants = [\"{event}\"]\n[jackfield]\ndeadline = \"20ms\"\non_error = \"{on_error}\"\n"
+        "attack = \"{name}\"\nwants = [\"{event}\"]\n[jackfield]\ndeadline = \"20ms\"\non_error = \"{on_error}\"\nprobation = \"0s\"\n"
     )
 }
 

@@ -8,11 +8,11 @@
 //! In reading order: `dice` (seeds), `tap` (what FreeSWITCH sent, read independently), `watch` (what the host said of itself all
 //! the while), `entries` (what is in Redis), `operator` (somebody else at the same Redis), `trial` (set-up, and what is done to it),
 //! `verdict`, `interposer` (faults between the binary and the kernel), `power` (what a power cut takes back), `trouble` (what the host
-//! says of a Redis in trouble), `sentinel` (a replica that is promoted). Then the tests.
+//! says of a Redis in trouble), `sentinel` (a replica that is promoted). Then the tests; `swaps` is no trial, as nothing fails there.
 //!
 //! `make test` runs each once, from a fixed seed; `make soak` runs them again and again with new ones. `SEED=…` repeats one.
 
-mod dice;
+pub(crate) mod dice;
 mod entries;
 mod interposer;
 mod operator;
@@ -43,3 +43,4 @@ mod redis_refuses;
 mod redis_shared;
 mod redis_wire;
 mod signals;
+mod swaps;

@@ -385,6 +385,7 @@ impl Trial {
     fn saw(&mut self, peak: Peak) {
         self.peak.memory_kib = self.peak.memory_kib.max(peak.memory_kib);
         self.peak.journal = self.peak.journal.max(peak.journal);
+        self.peak.pending = self.peak.pending.max(peak.pending);
     }
 
     /// A new version of the filter `10-count`, which goes on counting.

@@ -33,6 +33,8 @@ pub(crate) struct Peak {
     pub(crate) memory_kib: u64,
     /// Bytes of the journal.
     pub(crate) journal: u64,
+    /// Events that waited.
+    pub(crate) pending: u64,
 }
 
 /// Somebody who looks at one life of a host until it ends.
@@ -113,6 +115,7 @@ impl Looker {
             let journal = status["journal"]["bytes"].as_u64().unwrap();
             peak.journal = peak.journal.max(journal);
             let count = |name: &str| counts[name].as_u64().unwrap();
+            peak.pending = peak.pending.max(count("pending"));
             self.seen.lock().unwrap().push(Look {
                 at: Instant::now(),
                 ready: status["ready"] == true,

@@ -3,12 +3,14 @@
 //!
 //! The data is the payload of a decision's record. It is applied to an input of each sort.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jackfield::config::{self, StreamFormat};
 use jackfield::event::{Event, Format};
 use jackfield::journal::{EPOCH, Head, Kind, Record};
 use jackfield::pipeline::{Became, Decision, decode, encode};
-use jackfield::route::{Delivery, Outcome, Routes};
+use jackfield::route::{Delivery, Outcome, Routes, Target};
 
 use crate::object::Object;
 
@@ -69,13 +71,20 @@ fn check(input: &Record, decided: &[Became], made: Option<&Decision>) {
                 let delivery = deliveries.next().expect("a dead letter is one");
                 check_dead(delivery, "event", &json(&event), reason);
             }
-            (Outcome::Streams(names), Some(event)) if !names.is_empty() => {
+            (Outcome::Streams(targets), Some(event)) if !targets.is_empty() => {
                 let delivery = deliveries
                     .next()
                     .expect("an event with streams goes to them");
                 assert!(!delivery.dead);
-                let written = delivery.entries.iter().map(|entry| &entry.stream.name);
-                assert!(written.eq(names), "each of {names:?} has an entry");
+                let written = delivery.entries.iter().map(|entry| Target {
+                    stream: Arc::clone(&entry.stream.name),
+                    format: entry.stream.format,
+                });
+                let written: Vec<Target> = written.collect();
+                assert_eq!(
+                    &written, targets,
+                    "each has an entry, written as was decided"
+                );
                 for entry in &delivery.entries {
                     match entry.stream.format {
                         StreamFormat::Json => {

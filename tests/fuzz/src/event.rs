@@ -29,6 +29,7 @@ pub fn run(data: &[u8]) {
     }
     let (name, value) = ("Event-Name".to_owned(), "DERIVED".to_owned());
     let derived = Derived {
+        by: "10-filter".into(),
         name: value.clone(),
         headers: Vec::new(),
         body: None,

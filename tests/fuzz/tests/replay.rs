@@ -4,6 +4,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use jackfield::pipeline::decode;
 use jackfield_fuzz::{config, decision, event, framer, journal};
 
 #[test]
@@ -29,6 +30,29 @@ fn every_file_of_the_corpus_keeps_the_decisions_promises() {
 #[test]
 fn every_file_of_the_corpus_keeps_the_configurations_promises() {
     replay("config", config::run);
+}
+
+/// A new version of the encoding would refuse the files of the old one without a word.
+#[test]
+fn the_decisions_of_the_corpus_have_all_that_a_decision_can_have() {
+    let decided = files("decision").into_iter().filter_map(|file| {
+        let data = fs::read(file).expect("a readable file");
+        decode(&data).ok()
+    });
+    let all: Vec<_> = decided.flatten().collect();
+    let shown = serde_json::to_string(&all).expect("a decision is shown as JSON");
+    let outcomes = ["streams", "dead", "malformed", "dropped"];
+    let verdicts = ["route", "drop", "dead_letter"];
+    let edits = ["set", "remove", "keep", "body"];
+    for one in [&outcomes[..], &verdicts, &edits].concat() {
+        assert!(shown.contains(&format!("{{\"{one}\":")), "none has {one}");
+    }
+    for one in [r#""pass""#, r#""unrouted""#, r#""derived":{"by""#] {
+        assert!(shown.contains(one), "none has {one}");
+    }
+    let steps = || all.iter().flat_map(|became| &became.steps);
+    assert!(steps().any(|step| step.failure.is_some()), "no call failed");
+    assert!(steps().any(|step| step.took_ns == u32::MAX), "none is slow");
 }
 
 fn replay(target: &str, run: fn(&[u8])) {

@@ -60,6 +60,27 @@ pub(crate) fn set_bad_headers(event: &mut Event) {
     );
 }
 
+/// The limit on edits.
+pub(crate) fn flood_edits(event: &mut Event) {
+    for number in 0..FLOOD {
+        event.set(format!("X-{number}"), "x");
+    }
+}
+
+/// The limit on the streams of one event, each of which may be named.
+pub(crate) fn many_streams() -> Vec<String> {
+    (0..FLOOD)
+        .map(|number| format!("freeswitch:{number}"))
+        .collect()
+}
+
+/// The limit on the names of counters: each is a label of a metric.
+pub(crate) fn flood_counters() {
+    for number in 0..FLOOD {
+        jackfield_sdk::count(&format!("counter\n{{}}\" {number}"), 1);
+    }
+}
+
 /// The limit on derived events.
 pub(crate) fn flood_derived(event: &mut Event) {
     for number in 0..FLOOD {

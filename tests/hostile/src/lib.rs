@@ -4,6 +4,7 @@
 //! ```toml
 //! attack = "loop"            # see `Attack`
 //! after = 100                # optional: only from this event on, counted from 1
+//! until = 200                # optional: only up to this event
 //! event = "CHANNEL_ANSWER"   # optional: only on this event
 //! tick_ms = 50               # for "tick"
 //! version = "v2"             # for "version"
@@ -25,6 +26,7 @@ pub struct Settings {
     attack: Attack,
     #[serde(default)]
     after: u64,
+    until: Option<u64>,
     event: Option<String>,
     #[serde(default)]
     tick_ms: u64,
@@ -47,10 +49,22 @@ enum Attack {
     BadStream,
     RouteNothing,
     BadHeader,
+    StreamLineBreaks,
+    ManyStreams,
+    HeaderNul,
+    DerivedLineBreaks,
+    FloodEdits,
+    HugeValue,
+    LongReason,
+    FloodCounters,
+    /// Behaves: a value may be any text.
+    OddValue,
     FloodDerived,
     BigStrings,
     /// In `configure`.
     LoopInConfigure,
+    /// In `configure`.
+    TrapInConfigure,
     /// In `save`.
     TrapInSave,
     /// In `save`.
@@ -102,6 +116,7 @@ impl Filter for Hostile {
         match settings.attack {
             Attack::Refuse => return Err("refused: `attack` is \"refuse\"".into()),
             Attack::LoopInConfigure => attacks::spin(),
+            Attack::TrapInConfigure => attacks::trap(),
             _ => {}
         }
         let seen = match saved {
@@ -128,7 +143,9 @@ impl Filter for Hostile {
             .event
             .as_deref()
             .is_none_or(|name| event.declared(0) == Some(name));
-        if !this_event || self.seen < self.settings.after {
+        let early = self.seen < self.settings.after;
+        let late = self.settings.until.is_some_and(|last| self.seen > last);
+        if !this_event || early || late {
             return Verdict::Pass;
         }
         match self.settings.attack {
@@ -138,6 +155,17 @@ impl Filter for Hostile {
             Attack::DeepRecursion => attacks::exhaust_stack(),
             Attack::BadStream => return Verdict::route(["not:an:allowed:stream", ""]),
             Attack::RouteNothing => return Verdict::Route(Vec::new()),
+            Attack::StreamLineBreaks => {
+                return Verdict::route(["freeswitch:a\r\n*1\r\n$8\r\nSHUTDOWN"]);
+            }
+            Attack::ManyStreams => return Verdict::Route(attacks::many_streams()),
+            Attack::HeaderNul => event.set("X-\0", "a NUL in the name"),
+            Attack::DerivedLineBreaks => event.emit(Derived::new("HOSTILE\n\nexit")),
+            Attack::FloodEdits => attacks::flood_edits(event),
+            Attack::HugeValue => event.set("X-Huge", "x".repeat(100_000_000)),
+            Attack::LongReason => return Verdict::Drop("x".repeat(1_000)),
+            Attack::FloodCounters => attacks::flood_counters(),
+            Attack::OddValue => event.set("X-Odd", "a\r\n\r\nb\0c\u{1b}[2J\u{202e}"),
             Attack::BadHeader => attacks::set_bad_headers(event),
             Attack::FloodDerived => attacks::flood_derived(event),
             Attack::BigStrings => attacks::set_big_strings(event),
@@ -158,6 +186,7 @@ impl Filter for Hostile {
             Attack::DeadLetter => return Verdict::dead_letter("told to"),
             Attack::LogAndCount => self.log_and_count(),
             Attack::LoopInConfigure
+            | Attack::TrapInConfigure
             | Attack::TrapInSave
             | Attack::LoopInSave
             | Attack::TrapInTick

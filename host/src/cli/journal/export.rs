@@ -1,9 +1,7 @@
 //! `jackfield journal export`: the inputs in order, as JSON with what became of each, or as the frames that they came in.
 //!
-//! The decision about an input stands further on in the journal, so two readers go through it side by side. What is damaged is
-//! passed over and counted on standard error.
+//! What is damaged is passed over and counted on standard error.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +13,7 @@ use super::{Failure, Found, Place};
 use crate::clock::rfc3339;
 use crate::event::{Event, Format};
 use crate::journal::{Disk, Kind, Lsn, Reader, RealDisk, Record};
-use crate::pipeline::{DecisionError, decode, format};
+use crate::pipeline::{DecisionError, Pairs, decode, format};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -44,15 +42,6 @@ struct Skipped {
     /// Places of the journal.
     damaged: u64,
     decisions: u64,
-}
-
-/// The decisions, as far as their inputs are asked for.
-struct Decisions {
-    reader: Reader,
-    /// Read, and about an input that was not asked for yet.
-    waiting: Option<Record>,
-    /// A running host may write more, but an export need not catch up with it.
-    ended: bool,
 }
 
 impl Export {
@@ -118,19 +107,13 @@ fn export_json(
     mut output: Output,
 ) -> Result<Skipped, Failure> {
     let unreadable = Failure::unreadable(&found.dir);
-    let mut inputs = Reader::inputs_after(disk(), &found.dir, after);
-    let mut decisions = Decisions {
-        reader: Reader::decisions_after(disk(), &found.dir, after),
-        waiting: None,
-        ended: false,
-    };
+    let mut pairs = Pairs::after(&disk(), &found.dir, after);
     let mut skipped = Skipped::default();
     let mut line = Vec::new();
-    while let Some(input) = inputs.next().map_err(&unreadable)? {
+    while let Some((input, decision)) = pairs.next_pair().map_err(&unreadable)? {
         if input.head.lsn > through {
             break;
         }
-        let decision = decisions.about(input.head.lsn).map_err(&unreadable)?;
         line.clear();
         push_input(&input, &mut line);
         if push_decision(decision.as_ref(), &mut line).is_err() {
@@ -141,29 +124,12 @@ fn export_json(
         output.bytes(&line)?;
     }
     output.finish()?;
-    // Both readers go over the same bytes.
-    skipped.damaged = inputs.quarantined().max(decisions.reader.quarantined());
+    skipped.damaged = pairs.quarantined();
     Ok(skipped)
 }
 
 fn disk() -> Arc<dyn Disk> {
     Arc::new(RealDisk)
-}
-
-impl Decisions {
-    /// The decision about this input, which is above all that were asked for before.
-    fn about(&mut self, lsn: Lsn) -> io::Result<Option<Record>> {
-        while !self.ended
-            && self
-                .waiting
-                .as_ref()
-                .is_none_or(|waiting| waiting.head.lsn < lsn)
-        {
-            self.waiting = self.reader.next()?;
-            self.ended = self.waiting.is_none();
-        }
-        Ok(self.waiting.take_if(|waiting| waiting.head.lsn == lsn))
-    }
 }
 
 /// Everything of an input's line but the value of its decision.
@@ -215,6 +181,7 @@ fn name_of(kind: Kind) -> &'static str {
         Kind::Tick => "tick",
         Kind::Internal => "internal",
         Kind::Replay => "replay",
+        Kind::RollCall => "roll-call",
         Kind::Decision => "decision",
         Kind::Mark => "mark",
         Kind::Router => "router",

@@ -9,6 +9,8 @@ mod output;
 mod undecided;
 mod verify;
 
+pub(super) use output::Output;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,24 +48,24 @@ enum Command {
 
 /// Where the journal is.
 #[derive(Debug, Args)]
-struct Place {
+pub(super) struct Place {
     /// The journal's folder [default: journal.dir of the settings].
     #[arg(conflicts_with_all = ["config", "set"])]
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 /// A journal that has segments.
-struct Found {
-    dir: PathBuf,
+pub(super) struct Found {
+    pub(super) dir: PathBuf,
     /// The oldest first.
     segments: Vec<SegmentFile>,
 }
 
 /// Why a command could not do its work.
 #[derive(Debug, Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error("no journal in {}", dir.display())]
     Nothing { dir: PathBuf },
     #[error("cannot read {}", path.display())]
@@ -99,7 +101,7 @@ impl Journal {
 
 impl Place {
     /// The journal, or the exit code after it was said what is wrong.
-    fn find(self) -> Result<Found, ExitCode> {
+    pub(super) fn find(self) -> Result<Found, ExitCode> {
         let dir = match self.dir {
             Some(dir) => dir,
             None => self.settings.load()?.journal.dir,
@@ -114,7 +116,7 @@ impl Place {
 
 impl Failure {
     /// The exit code, after it was said what failed.
-    fn code(self) -> ExitCode {
+    pub(super) fn code(self) -> ExitCode {
         if let Failure::Closed = self {
             return ExitCode::SUCCESS;
         }
@@ -122,7 +124,7 @@ impl Failure {
         ExitCode::from(FAILED)
     }
 
-    fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure {
+    pub(super) fn unreadable(path: &Path) -> impl Fn(io::Error) -> Failure {
         move |source| Failure::Unreadable {
             path: path.to_owned(),
             source,
@@ -144,7 +146,12 @@ impl Tally {
                 self.newest_mark = lsn;
             }
             Kind::Router => {}
-            Kind::Json | Kind::Plain | Kind::Tick | Kind::Internal | Kind::Replay => {
+            Kind::Json
+            | Kind::Plain
+            | Kind::Tick
+            | Kind::Internal
+            | Kind::Replay
+            | Kind::RollCall => {
                 self.inputs += 1;
                 self.last_input = self.last_input.max(lsn);
             }

@@ -11,18 +11,18 @@ use super::Failure;
 const BUFFER: usize = 1 << 16;
 
 /// Buffered; what matters is written with [`Output::finish`].
-pub(super) struct Output {
+pub(in crate::cli) struct Output {
     writer: BufWriter<Box<dyn Write>>,
     name: String,
 }
 
 impl Output {
-    pub(super) fn stdout() -> Output {
+    pub(in crate::cli) fn stdout() -> Output {
         Output::new(Box::new(io::stdout()), "standard output".to_owned())
     }
 
     /// A file in place of whatever was there, for its owner alone: events carry numbers and digits.
-    pub(super) fn file(path: &Path) -> Result<Output, Failure> {
+    pub(in crate::cli) fn file(path: &Path) -> Result<Output, Failure> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let name = path.display().to_string();
@@ -39,20 +39,25 @@ impl Output {
         }
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(in crate::cli) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = self.writer.write_all(bytes);
         written.map_err(|source| self.failed(source))
     }
 
     /// One line of whatever can be shown.
-    pub(super) fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
+    pub(in crate::cli) fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Failure> {
         let written = writeln!(self.writer, "{line}");
         written.map_err(|source| self.failed(source))
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
+    /// So that whoever reads it sees it now.
+    pub(in crate::cli) fn flush(&mut self) -> Result<(), Failure> {
         let flushed = self.writer.flush();
         flushed.map_err(|source| self.failed(source))
+    }
+
+    pub(in crate::cli) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()
     }
 
     fn failed(&self, source: io::Error) -> Failure {

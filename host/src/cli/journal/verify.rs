@@ -250,7 +250,12 @@ impl Known {
                 let name = String::from_utf8_lossy(payload).into_owned();
                 self.router(position, name, here)?;
             }
-            Kind::Json | Kind::Plain | Kind::Tick | Kind::Internal | Kind::Replay => {
+            Kind::Json
+            | Kind::Plain
+            | Kind::Tick
+            | Kind::Internal
+            | Kind::Replay
+            | Kind::RollCall => {
                 let before = std::mem::replace(&mut reached.input, lsn);
                 if lsn <= before {
                     here.say(at, Problem::InputOutOfOrder { lsn, before })?;

@@ -65,6 +65,40 @@ fn the_parts_of_redis_address_from_the_go_service_go_over_a_file_and_under_its_o
 }
 
 #[test]
+fn user_and_password_of_redis_by_their_own_settings_go_over_those_of_the_address() {
+    let credentials = |situation: Situation| {
+        let redis = situation.config().redis;
+        (redis.user, redis.password.expose().to_owned())
+    };
+    let expected = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+    let file =
+        |more: &str| Situation::file(&format!("[redis]\nurl = \"redis://me:pass@r\"\n{more}"));
+    let own = "user = \"file\"\npassword = \"file's\"";
+    assert_eq!(credentials(file("")), expected("me", "pass"));
+    assert_eq!(credentials(file(own)), expected("file", "file's"));
+    assert_eq!(
+        credentials(file("").and_variable_file("JACKFIELD_REDIS_PASSWORD_FILE", "own\n")),
+        expected("me", "own")
+    );
+    // Not those of the file over those of the environment.
+    assert_eq!(
+        credentials(file(own).and_variable("JACKFIELD_REDIS_URL", "redis://env:env's@r")),
+        expected("env", "env's")
+    );
+    assert_eq!(
+        credentials(file(own).and_variable("REDIS_REMOTE_PASSWORD", "go's")),
+        expected("file", "go's")
+    );
+    assert_eq!(
+        credentials(
+            Situation::variable("REDIS_REMOTE_PASSWORD", "go's")
+                .and_variable("JACKFIELD_REDIS_PASSWORD", "own")
+        ),
+        expected("", "own")
+    );
+}
+
+#[test]
 fn the_listen_address_wins_over_the_health_port_from_any_layer() {
     let config = Situation::file("[http]\nlisten = \"127.0.0.1:1\"")
         .and_variable("HEALTH_PORT", "2")

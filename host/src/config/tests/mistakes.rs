@@ -62,12 +62,16 @@ fn a_wrong_value_for_the_connections_says_what_is_allowed() {
             "esl.events = [\"auto\", \"DTMF\"]: allowed is auto, or event names in capitals such as CHANNEL_ANSWER or CUSTOM sofia::register, and not ALL",
         ),
         (
+            "esl.allow = [\"status\", \"*\"]",
+            "esl.allow = \"*\": allowed is names of API commands such as status or uuid_kill, and not *",
+        ),
+        (
             "esl.backoff = { initial = \"5s\", max = \"1s\" }",
             "esl.backoff.max = \"1s\": allowed is no less than jackfield.toml: esl.backoff.initial, which is \"5s\"",
         ),
         (
             "redis.url = \"redis://:secret@host:x\"",
-            "redis.url = \"redis://***@host:x\": allowed is redis://host:6379/2, with user:password@ before the host if there is a password",
+            "redis.url = \"redis://***@host:x\": allowed is redis://host:6379/2, or rediss:// for TLS, with user:password@ before the host if there is a password",
         ),
     ]);
 }
@@ -85,7 +89,7 @@ fn a_wrong_value_for_the_rest_says_what_is_allowed() {
         ),
         (
             "filters.on_error = \"stop\"",
-            "filters.on_error = \"stop\": allowed is pass, drop or dead-letter",
+            "filters.on_error = \"stop\": allowed is pass, drop, dead-letter or last-good",
         ),
         (
             "filters.wasi = \"all\"",
@@ -139,7 +143,7 @@ fn a_key_that_does_not_exist_is_named_with_the_one_that_was_meant() {
             "esl.hots = 1",
             "esl.hots: unknown key; did you mean esl.host?",
         ),
-        ("esl.allow = []", "esl.allow: unknown key"),
+        ("esl.deny = []", "esl.deny: unknown key"),
         ("gateway.port = 1", "gateway: unknown key"),
         (
             "log.trim_interval = 1",
@@ -368,4 +372,50 @@ fn no_secret_shows_in_debug_output() {
     assert_eq!(config.redis.password.to_string(), "***");
     let shown = format!("{config:?}{config:#?}");
     assert!(!shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn a_secret_that_cannot_be_one_is_refused_unseen() {
+    for (name, allowed) in [
+        ("JACKFIELD_ESL_PASSWORD", "a password without line breaks"),
+        ("JACKFIELD_REDIS_PASSWORD", "a password without line breaks"),
+        ("REDIS_REMOTE_PASSWORD", "a password without line breaks"),
+        (
+            "JACKFIELD_HTTP_TOKEN",
+            "visible ASCII characters without spaces",
+        ),
+        ("JACKFIELD_REDIS_KEY", "the path of a PEM file"),
+    ] {
+        let mistakes = Situation::variable(name, "hid\r\nden").mistakes();
+        assert_eq!(mistakes, [format!("{name} = ***: allowed is {allowed}")]);
+    }
+    for name in ["JACKFIELD_ESL_PASSWORD_FILE", "JACKFIELD_HTTP_TOKEN_FILE"] {
+        let mistakes = Situation::default()
+            .and_variable_file(name, "hidden\n\n")
+            .mistakes();
+        assert!(
+            mistakes[0].starts_with(&format!("{name} = ***: allowed is ")),
+            "one line break at the end is that of the editor, two are not: {mistakes:?}"
+        );
+    }
+    let mistakes = Situation::variable("JACKFIELD_REDIS_PASSWORD_FILE", "/no/hidden").mistakes();
+    assert_eq!(
+        mistakes,
+        [
+            "JACKFIELD_REDIS_PASSWORD_FILE = ***: cannot be read: No such file or directory (os error 2)"
+        ]
+    );
+}
+
+#[test]
+fn a_user_of_redis_needs_a_password() {
+    for url in ["redis://me@r", "rediss://me:@r"] {
+        let mistakes = Situation::variable("JACKFIELD_REDIS_URL", url).mistakes();
+        assert_eq!(
+            mistakes,
+            [
+                "jackfield.toml: redis.password: missing; allowed is the password of the user of redis.url or redis.user"
+            ]
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::drop_in::go_defaults;
 use super::{Situation, defaults};
+use crate::config::changes::{SETTINGS, Takes};
 use crate::config::drop_in::{DROP_INS, Effect};
 use crate::config::environment::variable_name;
 use crate::config::{Sources, routes, stages};
@@ -80,6 +81,38 @@ fn the_page_has_every_key_of_a_stream_with_its_default() {
                 "{key} does not default to {default}"
             );
         }
+    }
+}
+
+/// When a change of a key takes effect: what is said of the key, or else of its table.
+fn takes(key: &str) -> Takes {
+    let mut parts: Vec<&str> = key.split('.').collect();
+    while !parts.is_empty() {
+        let name = parts.join(".");
+        if let Some((_, takes, _)) = SETTINGS.iter().find(|(known, _, _)| *known == name) {
+            return *takes;
+        }
+        parts.pop();
+    }
+    panic!("nothing says when a change of {key} takes effect")
+}
+
+#[test]
+fn the_page_says_of_every_key_when_a_change_takes_effect() {
+    let rows = rows().into_iter().filter_map(|row| {
+        let cell = match row[1].starts_with("JACKFIELD_") {
+            true => 3,
+            false if row[0].starts_with("stream.") => 2,
+            false => return None,
+        };
+        Some((row[0], row[cell]))
+    });
+    for (key, said) in rows {
+        let expected = match takes(key) {
+            Takes::Now => "now",
+            Takes::AtStart => "start",
+        };
+        assert_eq!(said, expected, "{key}");
     }
 }
 

@@ -77,6 +77,8 @@ fn check_bounds(config: &Config) {
     assert_ne!(config.router.name.as_deref(), Some(""));
     assert!(journal.max_size >= 16 << 20 && journal.retain > Duration::ZERO);
     assert!((1..=10_000_000).contains(&config.buffer.events));
+    assert!(!redis.password.expose().contains(['\r', '\n', '\0']));
+    assert!(redis.user.is_empty() || !redis.password.is_empty());
     assert!(redis.timeout > Duration::ZERO && redis.connect_timeout > Duration::ZERO);
     assert!(config.trim_interval > Duration::ZERO);
     let token = config.http.token.expose();

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use jackfield::config::{
-    FilterLimits, Mistake, Mistakes, OnError, Sources, Wasi, filter_settings, load,
+    FilterLimits, Mistake, Mistakes, OnError, Policy, Sources, Wasi, filter_settings, load,
 };
 use toml::Table;
 
@@ -118,9 +118,11 @@ fn check_filter(text: &str) {
     let defaults = FilterLimits {
         deadline: Duration::from_millis(10),
         memory: 16 << 20,
-        on_error: OnError::Pass,
+        on_error: Policy::all(OnError::Pass),
         wasi: Wasi::Locked,
         streams: Vec::new(),
+        probation: Duration::from_secs(60),
+        fuse: true,
     };
     match filter_settings(text, &defaults) {
         Ok((limits, json)) => {

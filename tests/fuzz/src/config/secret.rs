@@ -12,15 +12,19 @@ use toml::{Table, Value};
 /// What must not be shown.
 const SECRET: &str = "Xyzzy42";
 
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 12] = [
     "esl.password",
     "http.token",
     "redis.url",
+    "redis.password",
+    "redis.key",
     "ESL_PASSWORD",
     "REDIS_REMOTE_PASSWORD",
     "JACKFIELD_ESL_PASSWORD",
     "JACKFIELD_HTTP_TOKEN",
     "JACKFIELD_REDIS_URL",
+    "JACKFIELD_REDIS_PASSWORD",
+    "JACKFIELD_REDIS_KEY",
 ];
 
 /// Those in which a user and a password stand before a host.

@@ -1,0 +1,224 @@
+//! Compiles filter files in a process apart: the host runs itself as `jackfield compile-filter`, with the file on standard
+//! input and machine code on standard output.
+//!
+//! A compiler cannot be interrupted, so what a hostile file may take is bounded from outside: processor time, memory and the
+//! size of the result by the kernel, wall time by the host, which kills it. It has no environment, so no secrets. The child
+//! sets its own limits before it reads: doing so between fork and exec would be unsafe code. What was compiled is cached.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+use rustix::process::{Resource, Rlimit, Signal};
+
+use super::cache::Cache;
+use super::engine::{self, Component, Engine};
+use super::refusal::Refusal;
+use super::{contract, folder};
+
+/// Processor time to compile one file: 15 MB of plain functions took 12 s on the slow core that this was measured on.
+pub(super) const CPU: Duration = Duration::from_secs(60);
+/// Wall time: twice that, for a machine with other things to do.
+pub(super) const WALL: Duration = Duration::from_secs(120);
+/// Address space of the compiler: four times what those 15 MB took.
+pub(super) const MEMORY: u64 = 1 << 30;
+/// Bytes of machine code: twice the largest file.
+pub(super) const CODE: u64 = 2 * folder::MAX_COMPONENT;
+/// It yields to what moves events, but not so far that a filter would be long in going live on a busy machine: half their share.
+const NICE: i32 = 3;
+/// How often the host looks whether the child has ended.
+const LOOK: Duration = Duration::from_millis(5);
+/// This binary, also after an upgrade has replaced its file.
+const SELF: &str = "/proc/self/exe";
+/// Bytes that are read of what the child says of an error.
+const SAID: u64 = 1 << 10;
+
+/// How the loader comes by components.
+pub(super) struct Compiler {
+    how: How,
+    cache: Option<Cache>,
+}
+
+enum How {
+    /// In this process, unbounded.
+    Here,
+    /// In a child, which is killed when this is set.
+    Apart(Arc<AtomicBool>),
+}
+
+impl Compiler {
+    /// In this process, for tests and benchmarks: their binaries have no `compile-filter`.
+    pub(super) fn here() -> Compiler {
+        Compiler {
+            how: How::Here,
+            cache: None,
+        }
+    }
+
+    /// From now on in a child of its own, which `stop` ends.
+    pub(super) fn go_apart(&mut self, stop: Arc<AtomicBool>) {
+        self.how = How::Apart(stop);
+    }
+
+    /// From now on what was compiled is kept.
+    pub(super) fn keep_in(&mut self, cache: Cache) {
+        self.cache = Some(cache);
+    }
+
+    /// The component of a file with this digest, compiled unless it is known, and whether it was. A child is not waited for beyond `until`.
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        digest: &Arc<str>,
+        wasm: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Component, bool), Refusal> {
+        contract::form(wasm)?;
+        let known = self.cache.as_ref().and_then(|cache| cache.find(digest));
+        if let Some(code) = known {
+            match engine.load(Arc::clone(digest), &code) {
+                Err(Refusal::Invalid(error)) => {
+                    tracing::warn!(error, "compiled filter does not load: compiling it again");
+                }
+                loaded => return Ok((loaded?, true)),
+            }
+        }
+        let code = match &self.how {
+            How::Here => engine::compile(engine.wasmtime(), wasm).map_err(Refusal::Invalid)?,
+            How::Apart(stop) => compile_apart(wasm, stop, until)?,
+        };
+        if let Some(cache) = &self.cache {
+            cache.keep(digest, &code);
+        }
+        Ok((engine.load(Arc::clone(digest), &code)?, false))
+    }
+}
+
+/// What the child does: gives up what it must not have, reads a file, compiles it.
+///
+/// # Errors
+/// The text for people: why the limits cannot be set or the file not be compiled.
+pub fn compile_confined(mut wasm: impl Read) -> Result<Vec<u8>, String> {
+    confine().map_err(|error| format!("the compiler cannot be confined: {error}"))?;
+    let mut bytes = Vec::new();
+    wasm.read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    let engine = wasmtime::Engine::new(&engine::config()).map_err(|error| error.to_string())?;
+    engine::compile(&engine, &bytes)
+}
+
+fn confine() -> io::Result<()> {
+    limit(Resource::As, MEMORY)?;
+    limit(Resource::Cpu, CPU.as_secs())?;
+    limit(Resource::Fsize, CODE)?;
+    limit(Resource::Core, 0)?;
+    // With the host ends what it wanted.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::nice(NICE)?;
+    Ok(())
+}
+
+fn limit(resource: Resource, to: u64) -> io::Result<()> {
+    let maximum = rustix::process::getrlimit(resource).maximum;
+    let current = Some(maximum.map_or(to, |maximum| to.min(maximum)));
+    Ok(rustix::process::setrlimit(
+        resource,
+        Rlimit { current, maximum },
+    )?)
+}
+
+fn compile_apart(
+    wasm: &[u8],
+    stop: &AtomicBool,
+    until: Option<Instant>,
+) -> Result<Vec<u8>, Refusal> {
+    let no_compiler = |error: io::Error| Refusal::NoCompiler(error.to_string());
+    // Files in memory, not pipes: nothing waits for the other side to read, and the kernel bounds them.
+    let memory = |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
+    let open =
+        || -> io::Result<[File; 3]> { Ok([memory("wasm")?, memory("code")?, memory("said")?]) };
+    let [mut input, mut output, mut said] = open().map_err(no_compiler)?;
+    input.write_all(wasm).map_err(no_compiler)?;
+    input.rewind().map_err(no_compiler)?;
+    let mut child = start([&input, &output, &said]).map_err(no_compiler)?;
+    let latest = Instant::now() + WALL;
+    let give_up = || {
+        stop.load(Ordering::Acquire)
+            || Instant::now() > until.map_or(latest, |until| until.min(latest))
+    };
+    let Some(ended) = wait(&mut child, give_up).map_err(no_compiler)? else {
+        return Err(if stop.load(Ordering::Acquire) {
+            Refusal::NoCompiler("the host stops".to_owned())
+        } else if until.is_some() {
+            Refusal::NotYet
+        } else {
+            // It did not have its share of the processor.
+            Refusal::NoCompiler(format!("not done after {} s", WALL.as_secs()))
+        });
+    };
+    if ended.success() {
+        return contents(&mut output, CODE).map_err(no_compiler);
+    }
+    let said = contents(&mut said, SAID).map_err(no_compiler)?;
+    Err(failure(ended, &String::from_utf8_lossy(&said)))
+}
+
+fn start([input, output, said]: [&File; 3]) -> io::Result<Child> {
+    Command::new(SELF)
+        .arg0("jackfield")
+        .arg("compile-filter")
+        .env_clear()
+        .stdin(Stdio::from(input.try_clone()?))
+        .stdout(Stdio::from(output.try_clone()?))
+        .stderr(Stdio::from(said.try_clone()?))
+        // A signal to the host's terminal is the host's affair.
+        .process_group(0)
+        .spawn()
+}
+
+/// Waits for the child's end; none: it was killed because it took too long or the host stops.
+fn wait(child: &mut Child, give_up: impl Fn() -> bool) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(ended) = child.try_wait()? {
+            return Ok(Some(ended));
+        }
+        if give_up() {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn contents(file: &mut File, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Why a child failed, told by how it ended and what it said.
+fn failure(ended: ExitStatus, said: &str) -> Refusal {
+    let signal = ended.signal().and_then(Signal::from_named_raw);
+    let line = said.lines().next().unwrap_or_default();
+    match signal {
+        None if ended.code() == Some(1) => Refusal::Invalid(line.to_owned()),
+        Some(Signal::XCPU) => Refusal::CompileTime { limit: CPU },
+        Some(Signal::XFSZ) => Refusal::CompiledSize,
+        // Somebody ended it: the host's own stop, an operator, a kernel out of memory. That says nothing of the file.
+        Some(Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT | Signal::KILL) => {
+            Refusal::NoCompiler(format!("the compiler was ended: {ended}"))
+        }
+        Some(Signal::ABORT) if said.contains(OUT_OF_MEMORY) => Refusal::CompileMemory,
+        _ => Refusal::CompilerCrash(format!("{ended} {line}").trim_end().to_owned()),
+    }
+}
+
+/// What Rust says before it aborts for lack of memory.
+const OUT_OF_MEMORY: &str = "memory allocation of ";

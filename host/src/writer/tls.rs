@@ -1,0 +1,63 @@
+//! TLS for a connection to Redis: what to show, and what an operator can do about a handshake that failed.
+//!
+//! The settings were checked at start; what is wrong here is wrong between the two ends. Makes no connection.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use redis::{ClientTlsConfig, RedisError, TlsCertificates};
+use rustls::{AlertDescription, CertificateError};
+
+use crate::config;
+
+/// Why there is no TLS, and what helps.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}{}{advice}", if advice.is_empty() { "" } else { "; " })]
+pub(super) struct Trouble {
+    error: rustls::Error,
+    advice: &'static str,
+}
+
+/// What to trust and what to show, as `redis` takes it.
+pub(super) fn certificates(tls: &config::Tls) -> TlsCertificates {
+    let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
+        client_cert: identity.cert.clone().into_bytes(),
+        client_key: identity.key.expose().as_bytes().to_vec(),
+    });
+    TlsCertificates {
+        client_tls,
+        root_cert: tls.ca.clone().map(String::into_bytes),
+    }
+}
+
+/// What TLS has against the connection, if that is why it failed.
+pub(super) fn trouble(error: &RedisError) -> Option<Trouble> {
+    let source = error.source()?;
+    let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let io = shared.downcast_ref::<io::Error>()?;
+    let error: &rustls::Error = io.get_ref()?.downcast_ref()?;
+    let (error, advice) = (error.clone(), advice(error));
+    Some(Trouble { error, advice })
+}
+
+fn advice(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InvalidCertificate(why) => match why {
+            CertificateError::UnknownIssuer => "redis.ca must have the authority that issued it",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "redis.url must have a name that is in it"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "renew it, or set the clock of this machine"
+            }
+            _ => "",
+        },
+        rustls::Error::InvalidMessage(_) => "is it the port for redis://?",
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants a client certificate: redis.cert and redis.key"
+        }
+        rustls::Error::AlertReceived(_) => "it may not accept redis.cert",
+        _ => "",
+    }
+}
