@@ -118,6 +118,8 @@ impl View {
 
     /// Everything, with what is wrong.
     pub(super) fn status(&self) -> Status {
+        // The accounts before all else: what they call settled is in everything that is read after them.
+        let counts = Counts::of(self.ledger.accounts());
         let (filters, filters_ignored) = self.seen.filters();
         let now = Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -142,7 +144,7 @@ impl View {
             listeners: self.listeners.now(),
             filters,
             filters_ignored,
-            counts: Counts::of(self.ledger.accounts()),
+            counts,
             latency: Latencies {
                 reader: self.metrics.reader_latency.percentiles(),
                 writer: self.metrics.writer_latency.percentiles(),
