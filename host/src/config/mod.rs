@@ -33,6 +33,7 @@ pub use changes::{Changes, changes};
 pub use filter::filter_settings;
 pub use mistakes::{Mistake, Mistakes};
 pub use stages::{Sources, http_listen, load, load_again};
+pub use tls::tls_client;
 pub use types::{
     Backoff, Buffer, Config, DeadLetter, Esl, EventPattern, EventsWanted, FilterLimits, Filters,
     Format, Http, Identity, Journal, Level, Limits, Log, LogFormat, Note, OnError, Policy, Redis,

@@ -38,7 +38,7 @@ pub(super) fn tls(reader: &mut Reader, is_wanted: bool) -> Option<Tls> {
         }
         return None;
     }
-    let ca = ca.filter(|ca| accept(reader, ca, CERTIFICATES, authorities(&ca.value)));
+    let ca = ca.filter(|ca| accept(reader, ca, CERTIFICATES, authorities(&ca.value).map(|_| ())));
     let identity = match (cert, key) {
         (None, None) => None,
         (Some(cert), Some(key)) => identity(reader, &cert, &key),
@@ -138,13 +138,38 @@ fn builder(
     Ok(builder.with_root_certificates(roots))
 }
 
-/// Whether every certificate can be one of an authority.
-fn authorities(pem: &str) -> Result<(), String> {
+/// The authorities that are trusted; each certificate must be able to be one.
+fn authorities(pem: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    Ok(roots)
+}
+
+/// Our end of a TLS connection. Without authorities of its own it trusts those of this machine.
+///
+/// # Errors
+/// What was fine at the start is not any more: these settings were checked when they were read.
+pub fn tls_client(tls: &Tls) -> io::Result<ClientConfig> {
+    let roots = match &tls.ca {
+        Some(pem) => authorities(pem).map_err(io::Error::other)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    let builder = builder(roots).map_err(io::Error::other)?;
+    let Some(identity) = &tls.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(&identity.cert).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes());
+    let key = key.map_err(io::Error::other)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(io::Error::other)
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redis::{Cmd, Pipeline, Value, cmd};
+use redis::Value;
 
 use super::acknowledged::EntryId;
+use super::commands::Commands;
 use super::cursor::{Cursor, Identity, OWNER_EXPIRES, Place};
 use crate::journal::Lsn;
 use crate::pipeline::Decision;
@@ -185,26 +186,28 @@ impl Batch {
         self.altered.extend(there);
     }
 
-    pub(super) fn commands(&self, identity: &Identity, owner: OwnerKey) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(self.decisions.len() + 8);
-        commands.add_command(cmd("MULTI"));
+    pub(super) fn commands(&self, identity: &Identity, owner: OwnerKey) -> Commands {
+        let bytes: usize = self.lines().map(|(_, entry)| packed_size(entry)).sum();
+        let mut commands = Commands::with_capacity(bytes + AROUND);
+        commands.add(&[b"MULTI"]);
         for (_, entry) in self.lines() {
-            commands.add_command(xadd(entry));
+            xadd(entry, &mut commands);
         }
+        let key = identity.cursor_key();
         let value = identity.cursor(self.place());
-        commands.cmd("SET").arg(identity.cursor_key()).arg(value);
+        commands.add(&[b"SET", key.as_bytes(), value.as_bytes()]);
+        let key = identity.owner_key();
         match owner {
             OwnerKey::Leave => {}
             OwnerKey::Renew => {
-                let renew = commands.cmd("SET").arg(identity.owner_key());
-                renew.arg(identity.owner());
-                renew.arg("PX").arg(OWNER_EXPIRES.as_millis().to_string());
+                let owner = identity.owner();
+                let expires = OWNER_EXPIRES.as_millis().to_string();
+                let (owner, expires) = (owner.as_bytes(), expires.as_bytes());
+                commands.add(&[b"SET", key.as_bytes(), owner, b"PX", expires]);
             }
-            OwnerKey::Release => {
-                commands.cmd("DEL").arg(identity.owner_key());
-            }
+            OwnerKey::Release => commands.add(&[b"DEL", key.as_bytes()]),
         }
-        commands.add_command(cmd("EXEC"));
+        commands.add(&[b"EXEC"]);
         identity.arm(&mut commands);
         commands
     }
@@ -435,21 +438,33 @@ fn largest(entry: &Entry) -> usize {
     sizes.max().unwrap_or(0)
 }
 
-fn xadd(entry: &Entry) -> Cmd {
-    let fields = entry.fields.iter();
-    let bytes: usize = fields.map(|(field, value)| field.len() + value.len()).sum();
-    // Grown step by step, it would be moved some times.
-    let (words, name) = (2 * entry.fields.len() + 6, &*entry.stream.name);
-    let mut command = Cmd::with_capacity(words, bytes + name.len() + 64);
-    command.arg("XADD").arg(name);
-    if entry.stream.max_len > 0 {
-        command.arg("MAXLEN").arg("~").arg(entry.stream.max_len);
+/// Bytes of a batch beside its entries, of an entry beside its texts, and of a text beside itself; ample.
+const AROUND: usize = 1 << 10;
+const AROUND_ENTRY: usize = 128;
+const AROUND_TEXT: usize = 16;
+
+fn packed_size(entry: &Entry) -> usize {
+    let texts = entry.fields.iter();
+    let texts = texts.map(|(field, value)| field.len() + value.len() + 2 * AROUND_TEXT);
+    AROUND_ENTRY + entry.stream.name.len() + texts.sum::<usize>()
+}
+
+fn xadd(entry: &Entry, commands: &mut Commands) {
+    let stream = &entry.stream;
+    let trims = stream.max_len > 0;
+    commands.begin(3 + 3 * usize::from(trims) + 2 * entry.fields.len());
+    commands.word(b"XADD");
+    commands.word(stream.name.as_bytes());
+    if trims {
+        commands.word(b"MAXLEN");
+        commands.word(b"~");
+        commands.word(stream.max_len.to_string().as_bytes());
     }
-    command.arg("*");
+    commands.word(b"*");
     for (field, value) in &entry.fields {
-        command.arg(&**field).arg(&**value);
+        commands.word(field);
+        commands.word(value);
     }
-    command
 }
 
 /// Redis' words, if the reply is an error.

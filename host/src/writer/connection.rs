@@ -2,23 +2,22 @@
 //!
 //! One write, all replies, and a time limit of ours. It knows nothing of cursors and batches, and tries nothing twice.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
-};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, Value};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::batch::error_of;
+use super::commands::Commands;
 use super::reserve::{Positions, Reserve, Survey, time_ms};
 use super::tls;
+use super::wire::Wire;
 use crate::config;
 use crate::link::Fault;
 use crate::route::{Routes, Stream};
@@ -32,11 +31,14 @@ const MIN_BULK: usize = 1 << 20;
 const PARTING: Duration = Duration::from_millis(100);
 const MAX_PARTING: u64 = 512;
 
+/// What Redis says to a client that it does not want, whatever that asks.
+const TURNS_AWAY: [&str; 3] = ["NOAUTH", "ERR max number of clients", "DENIED"];
+
 /// Why there is no connection, or no use in it.
 #[derive(Debug, Error)]
 pub(super) enum ConnectionError {
     #[error("cannot connect: {0}")]
-    Connect(#[source] RedisError),
+    Connect(#[source] io::Error),
     #[error("no TLS: {0}")]
     Tls(#[from] tls::Trouble),
     #[error(
@@ -44,7 +46,7 @@ pub(super) enum ConnectionError {
     )]
     Password,
     #[error("connection broken: {0}")]
-    Broken(#[source] RedisError),
+    Broken(#[source] io::Error),
     #[error("no reply within {} ms", .0.as_millis())]
     Late(Duration),
     #[error("no reply within {} ms; does this port speak TLS?", .0.as_millis())]
@@ -62,20 +64,35 @@ pub(super) enum ConnectionError {
 impl ConnectionError {
     /// Whether waiting may help.
     pub(super) fn fault(&self) -> Fault {
-        // What Redis says of a user that may not do this, and of a database that it does not have.
-        let is_setting = |text: &str| text.starts_with("NOPERM") || text.contains("DB index");
         match self {
             ConnectionError::Password => Fault::Setting,
-            ConnectionError::Connect(error) if is_setting(&error.to_string()) => Fault::Setting,
-            ConnectionError::Refused(text) if is_setting(text) => Fault::Setting,
+            // What Redis says of a user that may not do this, and of a database that it does not have.
+            ConnectionError::Refused(text) | ConnectionError::TurnedAway(text)
+                if text.starts_with("NOPERM") || text.contains("DB index") =>
+            {
+                Fault::Setting
+            }
             _ => Fault::Peer,
+        }
+    }
+
+    /// What it means that a connection which has done nothing yet is answered with this error.
+    fn of_first_words(error: String) -> ConnectionError {
+        let begins = |words: &[&str]| words.iter().any(|word| error.starts_with(word));
+        if begins(&["NOAUTH", "WRONGPASS", "ERR invalid password", "ERR AUTH"]) {
+            ConnectionError::Password
+        } else if begins(&TURNS_AWAY) || begins(&["ERR DB index", "NOPERM"]) {
+            ConnectionError::TurnedAway(error)
+        } else {
+            // So it would be with everything that follows.
+            ConnectionError::Refused(error)
         }
     }
 }
 
 /// An open connection.
 pub(super) struct Connection {
-    connection: MultiplexedConnection,
+    wire: Wire,
     timeout: Duration,
     /// The largest value that this Redis takes.
     pub(super) max_bulk: usize,
@@ -84,35 +101,27 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and logs in.
     pub(super) async fn open(settings: &config::Redis) -> Result<Connection, ConnectionError> {
-        let client = client(settings).map_err(ConnectionError::Connect)?;
-        // Its own time limits would hide that a command is still on its way; ours drop the connection.
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(None);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let late = |_| match settings.tls {
             None => ConnectionError::Late(settings.connect_timeout),
             Some(_) => ConnectionError::NoHandshake(settings.connect_timeout),
         };
-        let connection = timeout(settings.connect_timeout, connecting)
+        let connecting = async {
+            let mut wire = Wire::connect(settings).await.map_err(not_connected)?;
+            log_in(&mut wire, settings).await?;
+            Ok(wire)
+        };
+        let connected = timeout(settings.connect_timeout, connecting)
             .await
             .map_err(late)?;
-        let connection = match connection {
-            Ok(connection) => connection,
-            Err(error) if is_about_password(&error) => return Err(ConnectionError::Password),
-            Err(error) if error.is_connection_dropped() && settings.tls.is_none() => {
+        let wire = match connected {
+            Err(ConnectionError::Broken(error)) => {
                 let said = parting_words(settings).await;
-                return Err(
-                    said.map_or(ConnectionError::Connect(error), ConnectionError::TurnedAway)
-                );
+                return Err(said.map_or(not_connected(error), ConnectionError::TurnedAway));
             }
-            Err(error) => {
-                let trouble = tls::trouble(&error).map(ConnectionError::Tls);
-                return Err(trouble.unwrap_or(ConnectionError::Connect(error)));
-            }
+            connected => connected?,
         };
         Ok(Connection {
-            connection,
+            wire,
             timeout: settings.timeout,
             max_bulk: MAX_BULK,
         })
@@ -120,11 +129,11 @@ impl Connection {
 
     /// Makes sure that this is a master which takes transactions, and learns how much it takes at once.
     pub(super) async fn greet(&mut self) -> Result<(), ConnectionError> {
-        let mut commands = Pipeline::new();
-        commands.cmd("ROLE");
-        commands.add_command(cmd("MULTI"));
-        commands.add_command(cmd("EXEC"));
-        commands.cmd("CONFIG").arg("GET").arg("proto-max-bulk-len");
+        let mut commands = Commands::default();
+        commands.add(&[b"ROLE"]);
+        commands.add(&[b"MULTI"]);
+        commands.add(&[b"EXEC"]);
+        commands.add(&[b"CONFIG", b"GET", b"proto-max-bulk-len"]);
         let replies = self.ask(&commands).await?;
         if let Some(error) = replies.iter().take(3).find_map(error_of) {
             return Err(ConnectionError::Refused(error));
@@ -141,14 +150,8 @@ impl Connection {
     }
 
     /// One write, all replies. A reply that is late makes the connection useless: the command may still run.
-    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Vec<Value>, ConnectionError> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        let asking = self
-            .connection
-            .send_packed_commands(commands, 0, commands.len());
-        timeout(self.timeout, asking)
+    pub(super) async fn ask(&mut self, commands: &Commands) -> Result<Vec<Value>, ConnectionError> {
+        timeout(self.timeout, self.wire.ask(commands))
             .await
             .map_err(|_| ConnectionError::Late(self.timeout))?
             .map_err(ConnectionError::Broken)
@@ -156,8 +159,8 @@ impl Connection {
 
     /// A sign of life, and that it is still a master: a replica would answer a PING all the same.
     pub(super) async fn ping(&mut self) -> Result<(), ConnectionError> {
-        let mut commands = Pipeline::new();
-        commands.cmd("ROLE");
+        let mut commands = Commands::default();
+        commands.add(&[b"ROLE"]);
         let replies = self.ask(&commands).await?;
         match replies.first().and_then(error_of) {
             Some(error) => Err(ConnectionError::Refused(error)),
@@ -170,17 +173,22 @@ impl Connection {
         &mut self,
         routes: &Routes,
     ) -> Result<Option<String>, ConnectionError> {
-        let mut time = Pipeline::new();
-        time.cmd("TIME");
+        let mut time = Commands::default();
+        time.add(&[b"TIME"]);
         let replies = self.ask(&time).await?;
         let Some(now_ms) = replies.first().and_then(time_ms) else {
             return Ok(replies.first().and_then(error_of));
         };
-        let mut commands = Pipeline::new();
+        let mut commands = Commands::default();
         for (stream, expire) in routes.expiring() {
             let expire = u64::try_from(expire.as_millis()).unwrap_or(u64::MAX);
-            let trim = commands.cmd("XTRIM").arg(&*stream.name).arg("MINID");
-            trim.arg(now_ms.saturating_sub(expire));
+            let oldest = now_ms.saturating_sub(expire).to_string();
+            commands.add(&[
+                b"XTRIM",
+                stream.name.as_bytes(),
+                b"MINID",
+                oldest.as_bytes(),
+            ]);
         }
         Ok(self.ask(&commands).await?.iter().find_map(error_of))
     }
@@ -199,10 +207,40 @@ impl Connection {
     }
 }
 
-/// Whether Redis wants another password, or one at all.
-fn is_about_password(error: &RedisError) -> bool {
-    let is_missing = |text: &str| text.starts_with("Authentication required");
-    error.kind() == ErrorKind::AuthenticationFailed || error.detail().is_some_and(is_missing)
+/// Why there is no connection: TLS, or the way.
+fn not_connected(error: io::Error) -> ConnectionError {
+    match tls::trouble(&error) {
+        Some(trouble) => ConnectionError::Tls(trouble),
+        None => ConnectionError::Connect(error),
+    }
+}
+
+/// Says who we are and chooses the database. A Redis that turns us away answers the last command, which asks for nothing.
+async fn log_in(wire: &mut Wire, settings: &config::Redis) -> Result<(), ConnectionError> {
+    let mut commands = Commands::default();
+    let (user, password) = (settings.user.as_bytes(), settings.password.expose());
+    match (settings.password.is_empty(), settings.user.is_empty()) {
+        (true, _) => {}
+        (false, true) => commands.add(&[b"AUTH", password.as_bytes()]),
+        (false, false) => commands.add(&[b"AUTH", user, password.as_bytes()]),
+    }
+    if settings.db > 0 {
+        commands.add(&[b"SELECT", settings.db.to_string().as_bytes()]);
+    }
+    let words = commands.len();
+    commands.add(&[b"ROLE"]);
+    let replies = wire.ask(&commands).await.map_err(ConnectionError::Broken)?;
+    // What else it says to the question that asks for nothing, it says to the greeting as well.
+    let is_for_greeting =
+        |at: usize, error: &str| at == words && !TURNS_AWAY.iter().any(|no| error.starts_with(no));
+    let mut errors = replies.iter().enumerate().filter_map(|(at, reply)| {
+        let error = error_of(reply)?;
+        (!is_for_greeting(at, &error)).then_some(error)
+    });
+    match errors.next() {
+        Some(error) => Err(ConnectionError::of_first_words(error)),
+        None => Ok(()),
+    }
 }
 
 /// What Redis says to a client that it lets go before it has asked anything, such as one too many: the commands of a client that

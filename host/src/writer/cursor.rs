@@ -8,9 +8,10 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::Value;
 
 use super::batch::error_of;
+use super::commands::Commands;
 use crate::journal::Lsn;
 
 /// An owner that is not heard of for so long is gone: three renewals may fail.
@@ -75,10 +76,10 @@ impl Identity {
     }
 
     /// Watches the cursor for the transaction to come, and asks for it.
-    pub(super) fn arm(&self, commands: &mut Pipeline) {
+    pub(super) fn arm(&self, commands: &mut Commands) {
         let key = self.cursor_key();
-        commands.cmd("WATCH").arg(&key);
-        commands.cmd("GET").arg(&key);
+        commands.add(&[b"WATCH", key.as_bytes()]);
+        commands.add(&[b"GET", key.as_bytes()]);
     }
 
     /// Reads the replies to [`Identity::arm`]; the error is Redis' words.

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redis::{Pipeline, Value, parse_redis_value};
+use redis::{Value, parse_redis_value};
 
 use super::acknowledged::EntryId;
+use super::commands::Commands;
 
 /// A connection is closed on an entry with this in it.
 pub(super) const KILLER: &str = "killer";
@@ -49,8 +50,8 @@ pub(super) struct Client {
     is_aborted: bool,
 }
 
-pub(super) fn parse(commands: &Pipeline) -> Vec<Command> {
-    let packed = commands.get_packed_pipeline();
+pub(super) fn parse(commands: &Commands) -> Vec<Command> {
+    let packed = commands.packed();
     let mut commands = Vec::new();
     let mut at = 0;
     let number = |at: &mut usize| -> usize {

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Pipeline, Value};
+use redis::Value;
 
 use super::acknowledged::Acknowledged;
 use super::batch::{Answer, Batch, Outcome, OwnerKey};
+use super::commands::Commands;
 use super::cursor::{Cursor, Identity, Owner, Place};
 use super::probe::{self, Found};
 use super::settlement::{Settled, Settlement};
@@ -242,9 +243,9 @@ impl Lane {
                 until: *until,
             },
             Stage::Look | Stage::Wait { .. } => {
-                let mut commands = Pipeline::new();
+                let mut commands = Commands::default();
                 self.identity.arm(&mut commands);
-                commands.cmd("GET").arg(self.identity.owner_key());
+                commands.add(&[b"GET", self.identity.owner_key().as_bytes()]);
                 self.ask(Question::Look, commands)
             }
             Stage::Probe => {
@@ -266,7 +267,7 @@ impl Lane {
         }
     }
 
-    fn ask(&mut self, question: Question, commands: Pipeline) -> Step {
+    fn ask(&mut self, question: Question, commands: Commands) -> Step {
         self.question = Some(question);
         Step::Send(commands)
     }
@@ -287,7 +288,7 @@ impl Lane {
                 batch.deaths = 0;
             } else if !self.carries {
                 let batch = batch.commands(&self.identity, OwnerKey::Renew);
-                return self.ask(Question::Echo, echoes(batch.get_packed_pipeline().len()));
+                return self.ask(Question::Echo, echoes(batch.packed().len()));
             }
         }
         for (reason, cut) in batch.bound(self.max_bulk, &self.routes) {
@@ -309,9 +310,9 @@ impl Lane {
             .collect();
         if !unchecked.is_empty() {
             let streams: Vec<Box<str>> = unchecked.into_iter().map(Box::from).collect();
-            let mut commands = Pipeline::new();
+            let mut commands = Commands::default();
             for stream in &streams {
-                commands.cmd("TYPE").arg(&**stream);
+                commands.add(&[b"TYPE", stream.as_bytes()]);
             }
             return self.ask(Question::Types(streams), commands);
         }
@@ -683,11 +684,11 @@ impl Lane {
 }
 
 /// At least so many bytes that mean nothing, in pieces that no limit refuses.
-fn echoes(bytes: usize) -> Pipeline {
+fn echoes(bytes: usize) -> Commands {
     let piece = "x".repeat(ECHO);
-    let mut commands = Pipeline::new();
+    let mut commands = Commands::default();
     for _ in 0..bytes.min(MOST_ECHOED).div_ceil(ECHO) {
-        commands.cmd("ECHO").arg(&piece);
+        commands.add(&[b"ECHO", piece.as_bytes()]);
     }
     commands
 }

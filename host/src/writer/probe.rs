@@ -8,18 +8,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use redis::{Pipeline, Value};
+use redis::Value;
 
 use super::acknowledged::{Acknowledged, EntryId};
 use super::batch::error_of;
+use super::commands::Commands;
 
 /// Asks for every remembered stream.
-pub(super) fn commands(remembered: &Acknowledged) -> Pipeline {
-    let mut commands = Pipeline::with_capacity(2 * remembered.ids.len());
+pub(super) fn commands(remembered: &Acknowledged) -> Commands {
+    let mut commands = Commands::default();
     for (stream, id) in &remembered.ids {
         let id = id.to_string();
-        commands.cmd("XINFO").arg("STREAM").arg(&**stream);
-        commands.cmd("XRANGE").arg(&**stream).arg(&id).arg(&id);
+        let (stream, id) = (stream.as_bytes(), id.as_bytes());
+        commands.add(&[b"XINFO", b"STREAM", stream]);
+        commands.add(&[b"XRANGE", stream, id, id]);
     }
     commands
 }

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::Value;
 
+use super::commands::Commands;
 use crate::route::Stream;
 
 /// A reserve below this is an alarm: at a steady pace four fifths of the way to a loss are gone.
@@ -77,12 +78,12 @@ impl Survey {
     }
 
     /// Commands for [`Survey::read`].
-    pub(super) fn commands(&self) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(1 + 2 * self.streams.len());
-        commands.cmd("TIME");
+    pub(super) fn commands(&self) -> Commands {
+        let mut commands = Commands::default();
+        commands.add(&[b"TIME"]);
         for stream in &self.streams {
-            commands.cmd("XINFO").arg("STREAM").arg(&*stream.name);
-            commands.cmd("XINFO").arg("GROUPS").arg(&*stream.name);
+            commands.add(&[b"XINFO", b"STREAM", stream.name.as_bytes()]);
+            commands.add(&[b"XINFO", b"GROUPS", stream.name.as_bytes()]);
         }
         commands
     }
@@ -109,15 +110,14 @@ impl Survey {
 
 impl Positions {
     /// Commands for [`Positions::read`]; none if no stream has a group.
-    pub(super) fn commands(&self) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(2 * self.groups.len());
+    pub(super) fn commands(&self) -> Commands {
+        let mut commands = Commands::default();
         for group in &self.groups {
             let (ms, number) = group.delivered;
-            let name = &*group.stream.name;
-            commands.cmd("XPENDING").arg(name).arg(&*group.name);
-            let range = commands.cmd("XRANGE").arg(name);
-            range.arg(format!("({ms}-{number}")).arg("+");
-            range.arg("COUNT").arg(1);
+            let (stream, after) = (group.stream.name.as_bytes(), format!("({ms}-{number}"));
+            commands.add(&[b"XPENDING", stream, &group.name]);
+            let after = after.as_bytes();
+            commands.add(&[b"XRANGE", stream, after, b"+", b"COUNT", b"1"]);
         }
         commands
     }
@@ -599,7 +599,7 @@ mod tests {
             ],
         ] {
             let positions = one().read(&replies);
-            assert!(positions.commands().is_empty(), "{replies:?}");
+            assert_eq!(positions.commands().len(), 0, "{replies:?}");
             assert_eq!(positions.read(&replies), []);
         }
     }

@@ -4,8 +4,7 @@
 
 use std::time::Instant;
 
-use redis::Pipeline;
-
+use super::commands::Commands;
 use super::standing::Claim;
 use crate::journal::Lsn;
 use crate::route::Entry;
@@ -14,7 +13,7 @@ use crate::route::Entry;
 #[derive(Debug)]
 pub(super) enum Step {
     /// Write this at once and tell the replies.
-    Send(Pipeline),
+    Send(Commands),
     /// Take decisions from the outbox; tell if there are none until then.
     Take {
         after: Lsn,

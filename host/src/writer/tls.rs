@@ -2,11 +2,9 @@
 //!
 //! The settings were checked at start; what is wrong here is wrong between the two ends. Makes no connection.
 
-use std::error::Error;
 use std::io;
-use std::sync::Arc;
 
-use redis::{ClientTlsConfig, RedisError, TlsCertificates};
+use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{AlertDescription, CertificateError};
 
 use crate::config;
@@ -19,7 +17,7 @@ pub(super) struct Trouble {
     advice: &'static str,
 }
 
-/// What to trust and what to show, as `redis` takes it.
+/// What to trust and what to show, as the `redis` crate takes it.
 pub(super) fn certificates(tls: &config::Tls) -> TlsCertificates {
     let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
         client_cert: identity.cert.clone().into_bytes(),
@@ -32,11 +30,8 @@ pub(super) fn certificates(tls: &config::Tls) -> TlsCertificates {
 }
 
 /// What TLS has against the connection, if that is why it failed.
-pub(super) fn trouble(error: &RedisError) -> Option<Trouble> {
-    let source = error.source()?;
-    let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-    let io = shared.downcast_ref::<io::Error>()?;
-    let error: &rustls::Error = io.get_ref()?.downcast_ref()?;
+pub(super) fn trouble(error: &io::Error) -> Option<Trouble> {
+    let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
     let (error, advice) = (error.clone(), advice(error));
     Some(Trouble { error, advice })
 }
