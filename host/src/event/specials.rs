@@ -4,6 +4,8 @@
 //! search that begins anew for each of them is bound by its own latency. With it, an event of 4 KB and 106 headers is indexed in
 //! 31,500 instructions instead of 51,100 (callgrind). Pure.
 
+use wide::u8x16;
+
 /// Bytes that are looked at together.
 const BLOCK: usize = 64;
 /// Places that are kept; what a few more blocks have may follow as long as a whole block fits.
@@ -111,16 +113,13 @@ fn place(hits: u64, start: usize, room: &mut [u32; BLOCK]) -> usize {
 /// One bit a byte: whether it is a quote, a backslash or a control character.
 #[inline]
 fn hits(block: &[u8; BLOCK]) -> u64 {
-    // The compiler makes this loop sixteen bytes at a time.
-    let mut flags = [0_u8; BLOCK];
-    for (flag, byte) in flags.iter_mut().zip(block) {
-        *flag = u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ');
-    }
-    let eights = flags.as_chunks().0.iter().enumerate();
-    eights.fold(0, |hits, (at, eight)| {
-        // Moves the lowest bit of each byte into one byte.
-        let bits = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        hits | bits << (8 * at)
+    let sixteens = block.as_chunks().0.iter().rev();
+    sixteens.fold(0, |hits, sixteen| {
+        let bytes = u8x16::new(*sixteen);
+        let is = |byte: u8| bytes.simd_eq(u8x16::splat(byte));
+        let is_control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+        let special = is(b'"') | is(b'\\') | is_control;
+        hits << 16 | u64::from(special.to_bitmask())
     })
 }
 
