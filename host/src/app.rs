@@ -501,12 +501,14 @@ fn watch_settings(view: &View, stop: Arc<AtomicBool>) -> Result<Worker, AppError
 
 /// What filters saw last, from the journal.
 fn past(inputs: &Inputs) -> PastOf {
-    let (disk, dir) = inputs.place();
+    let ((disk, dir), progress) = (inputs.place(), inputs.progress());
     let unreadable = |error: std::io::Error| {
         tracing::warn!(%error, "journal cannot be read: a filter goes live without a whole rehearsal");
     };
     Box::new(move |file| {
-        let mut past = Past::newest(&disk, &dir, REHEARSED, file)
+        // Not every input is an event: some more, so that there are enough.
+        let place = progress.place_before(2 * REHEARSED);
+        let mut past = Past::newest(&disk, &dir, REHEARSED, file, place)
             .map_err(unreadable)
             .ok();
         Box::new(std::iter::from_fn(move || {

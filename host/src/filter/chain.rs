@@ -13,7 +13,7 @@ use super::loader::{Change, Plan, Planned};
 use super::probation::Load;
 use super::refusal::short;
 use super::shadow::Shadow;
-use super::slot::{NoWayBack, Refused, Report, RolledBack, Slot};
+use super::slot::{Handled, NoWayBack, Refused, Report, RolledBack, Slot};
 use super::status::{Attempt, FilterStatus};
 use super::step::{Derived, Step, Verdict};
 use super::version::Made;
@@ -444,11 +444,10 @@ impl Chain {
                 }
                 continue;
             }
-            let handled = slot.handle(&self.workshop, event, now_us, &mut brood.allowance);
-            let step = handled.step;
-            event = handled.event;
-            let emitted = handled.emit.len();
-            brood.add(handled.emit, &slot.status.file, at + 1);
+            let Handled { step, emit } =
+                slot.handle(&self.workshop, &mut event, now_us, &mut brood.allowance);
+            let emitted = emit.len();
+            brood.add(emit, &slot.status.file, at + 1);
             if let (Some(shadow), Some(seen)) = (&slot.shadow, seen) {
                 let answer = Answer {
                     verdict: step.verdict.clone(),

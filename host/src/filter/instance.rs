@@ -117,26 +117,23 @@ impl Instance {
         })
     }
 
-    /// One event. It comes back whatever happens.
+    /// One event. It is in the store meanwhile, and comes back as it was whatever happens.
     pub(super) fn handle(
         &mut self,
-        event: Event,
+        event: &mut Event,
         values: &[Option<&str>],
         now_us: u64,
-    ) -> (Event, Result<types::Decision, Failure>) {
-        self.store.data_mut().event = Some(event);
+    ) -> Result<types::Decision, Failure> {
+        self.store.data_mut().event = Some(std::mem::take(event));
         let decision = self.call(self.deadline, now_us, |store, bindings| {
             bindings
                 .jackfield_filter_handler()
                 .call_handle(store, now_us, values)
         });
-        let event = self
-            .store
-            .data_mut()
-            .event
-            .take()
-            .unwrap_or_else(|| Event::derived("", &[], None));
-        (event, decision)
+        if let Some(back) = self.store.data_mut().event.take() {
+            *event = back;
+        }
+        decision
     }
 
     fn call<T>(

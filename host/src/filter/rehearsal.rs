@@ -21,6 +21,9 @@ use crate::journal::Lsn;
 const LATE_SHARE: u64 = 100;
 /// After so many it is clear.
 const MAX_LATE: u64 = 20;
+/// After so many events it pauses: the pipeline may want this processor, and a reload is to be noticed by nobody.
+const AT_ONCE: usize = 32;
+const PAUSE: Duration = Duration::from_millis(1);
 /// A slow filter is tried on fewer events.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
@@ -109,7 +112,7 @@ impl Candidate {
         now_us: u64,
     ) -> Result<Option<(Event, Answer)>, Failure> {
         let mut allowance = Allowance::of_one_input();
-        let Some(event) = event else {
+        let Some(mut event) = event else {
             if self.active.tick_every.is_some() {
                 self.active.tick(now_us, &mut allowance)?;
             }
@@ -120,7 +123,7 @@ impl Candidate {
         }
         self.tally.calls += 1;
         let started = Instant::now();
-        let (event, decision) = self.active.handle(event, now_us, &mut allowance);
+        let decision = self.active.handle(&mut event, now_us, &mut allowance);
         let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.tally.took_ns += took_ns;
         Ok(Some((event, Answer::of(decision?, &self.file))))
@@ -158,7 +161,10 @@ pub(super) fn rehearse(
 ) -> Result<String, Refusal> {
     let mut candidate = Candidate::start(engine, file, made, clock::now_us())?;
     let (began, mut differences, mut is_cut) = (Instant::now(), 0_u64, false);
-    for occasion in occasions {
+    for (number, occasion) in occasions.enumerate() {
+        if number % AT_ONCE == AT_ONCE - 1 {
+            std::thread::sleep(PAUSE);
+        }
         let lsn = occasion.lsn;
         match candidate.handle(occasion) {
             Ok(difference) => differences += u64::from(difference.is_some()),

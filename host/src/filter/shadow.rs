@@ -324,19 +324,18 @@ impl Beside {
 
     fn compare(
         &mut self,
-        event: Event,
+        mut event: Event,
         lsn: Lsn,
         now_us: u64,
         answer: &Answer,
     ) -> Result<(), Failure> {
-        let (event, own) = if self.active.wants.event(&event) {
+        let own = if self.active.wants.event(&event) {
             self.revive(now_us)?;
             let mut allowance = Allowance::of_one_input();
-            // The edits are not made, so the event is as it was.
-            let (event, decision) = self.active.handle(event, now_us, &mut allowance);
-            (event, Answer::of(decision?, &self.file))
+            let decision = self.active.handle(&mut event, now_us, &mut allowance);
+            Answer::of(decision?, &self.file)
         } else {
-            (event, Answer::pass())
+            Answer::pass()
         };
         let difference = Difference::between(&event, answer, &own);
         let outcome = if difference.is_some() {

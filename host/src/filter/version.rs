@@ -153,23 +153,22 @@ impl Active {
         self.spare = workshop.order(&self.file, &self.made, saved, now_us);
     }
 
-    /// One event; it comes back as it went in.
+    /// One event, which stays as it is: nothing of the answer is applied here.
     pub(super) fn handle(
         &mut self,
-        event: Event,
+        event: &mut Event,
         now_us: u64,
         allowance: &mut Allowance,
-    ) -> (Event, Result<types::Decision, Failure>) {
+    ) -> Result<types::Decision, Failure> {
         let Some(instance) = &mut self.instance else {
-            return (event, Err(Failure::NotRunning("no instance".to_owned())));
+            return Err(Failure::NotRunning("no instance".to_owned()));
         };
-        self.read.take(&self.declared, &event);
+        self.read.take(&self.declared, event);
         let read = &self.read;
-        let (event, answer) = read.give(|values| instance.handle(event, values, now_us));
-        let answer = answer
-            .and_then(|decision| decision::check(&decision, &self.allowed).map(|()| decision))
-            .and_then(|decision| allowance.take(&decision).map(|()| decision));
-        (event, answer)
+        let decision = read.give(|values| instance.handle(event, values, now_us))?;
+        decision::check(&decision, &self.allowed)?;
+        allowance.take(&decision)?;
+        Ok(decision)
     }
 
     pub(super) fn tick(

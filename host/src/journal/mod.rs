@@ -37,5 +37,5 @@ pub use inspect::{Inspection, Item, Opening, SegmentFile};
 pub use open::JournalError;
 pub use reader::Reader;
 pub use recover::Found;
-pub use sync::{Progress, Synced};
+pub use sync::{Place, Progress, Synced};
 pub use write::{WriteError, Wrote};

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::journal::disk::Disk;
 use crate::journal::format::{Head, Kind, Lsn, Record, file_name, number_of};
 use crate::journal::scan::Scan;
+use crate::journal::sync::Place;
 
 /// A place in a journal.
 #[derive(Clone, Debug)]
@@ -55,6 +56,14 @@ impl Reader {
     /// later ones: where a power cut or damage had taken the first ones.
     pub fn decided_again_after(disk: Arc<dyn Disk>, dir: &Path, lsn: Lsn) -> Reader {
         Reader::new(disk, dir, Wanted::DecidedAgain, lsn)
+    }
+
+    /// The same, without a look at what lies before this place, which has nothing that is wanted.
+    pub fn from(self, place: Place) -> Reader {
+        Reader {
+            left: Some((place.segment, place.position)),
+            ..self
+        }
     }
 
     /// Every record as it lies in the files: marks are repeated at the start of a segment, and what was written again after

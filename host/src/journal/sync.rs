@@ -3,6 +3,7 @@
 //! A file whose sync failed is poisoned: the kernel may have dropped its pages, so a second sync would lie. It is
 //! counted, never synced again, and the writer goes on in a new segment. With nothing to do the thread sleeps.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,9 +22,50 @@ pub struct Progress {
     quarantined: AtomicU64,
     poisoned: AtomicU64,
     size: AtomicU64,
+    places: Mutex<VecDeque<Place>>,
 }
 
+/// Where a reader of what was written lately may begin: every input above `lsn`, and every decision about one, lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The last input before it.
+    pub lsn: Lsn,
+    pub(super) segment: Lsn,
+    pub(super) position: u64,
+}
+
+/// Places that are remembered.
+const PLACES: usize = 64;
+/// Bytes between two of them, at least.
+const STRIDE: u64 = 1 << 20;
+
 impl Progress {
+    /// The newest place that so many inputs were written behind. It may be of a segment that is gone by now.
+    pub fn place_before(&self, inputs: u64) -> Option<Place> {
+        let places = self.places();
+        let last = places.back()?.lsn;
+        let is_before = |place: &&Place| place.lsn.saturating_add(inputs) <= last;
+        places.iter().rev().find(is_before).copied()
+    }
+
+    /// Everything before this place is written.
+    pub(super) fn note(&self, place: Place) {
+        let mut places = self.places();
+        let is_near = |newest: &Place| {
+            newest.segment == place.segment && place.position < newest.position + STRIDE
+        };
+        if !places.back().is_some_and(is_near) {
+            if places.len() == PLACES {
+                places.pop_front();
+            }
+            places.push_back(place);
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, VecDeque<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The first number that is still kept.
     pub fn oldest(&self) -> Lsn {
         self.oldest.load(Ordering::Acquire)

@@ -12,7 +12,7 @@ use crate::journal::append::Journal;
 use crate::journal::format::{Header, Lsn, Record, push_record};
 use crate::journal::kept::Segment;
 use crate::journal::pending::{Pending, Piece, Reach};
-use crate::journal::sync::Target;
+use crate::journal::sync::{Place, Target};
 
 /// What was appended since the last successful write is not in the journal (a part of it may be, which harms nobody). It is the
 /// caller's now.
@@ -79,6 +79,13 @@ impl Journal {
         pending.clear();
         self.pending = pending;
         self.refusal = None;
+        if let Some(position) = used {
+            self.progress.note(Place {
+                lsn: before.last,
+                segment: number,
+                position,
+            });
+        }
         Ok(Wrote {
             lost: self.kept.take_lost(),
             skip_to: self.oldest(),
@@ -93,8 +100,14 @@ impl Journal {
                 None => Ok(()),
             };
         }
-        let opening = self.opening().len() as u64;
-        let capacity = self.segment_size.saturating_sub(opening);
+        let bytes = pending.size();
+        let capacity = match self.has_room(bytes) {
+            true => bytes,
+            false => {
+                let opening = self.opening().len() as u64;
+                self.segment_size.saturating_sub(opening)
+            }
+        };
         let mut next = pending.piece_after(None, capacity);
         while let Some(piece) = next {
             self.write_piece(pending, &piece, taken)?;

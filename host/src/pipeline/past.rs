@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::decision::{Became, decode, event_of};
 use crate::event::Event;
 use crate::filter::{Answer, Derived, Occasion, Step, Verdict};
-use crate::journal::{Disk, Kind, Lsn, Reader, Record, SegmentFile};
+use crate::journal::{Disk, Kind, Lsn, Place, Reader, Record, SegmentFile};
 
 /// Inputs in order, each with its decision. The decision stands further on in the journal, so two readers go through it side by
 /// side.
@@ -32,6 +32,15 @@ impl Pairs {
             decisions: Reader::decisions_after(Arc::clone(disk), dir, lsn),
             waiting: None,
             undecided: None,
+        }
+    }
+
+    /// The same, read from this place on, which is before them.
+    fn from(self, place: Place) -> Pairs {
+        Pairs {
+            inputs: self.inputs.from(place),
+            decisions: self.decisions.from(place),
+            ..self
         }
     }
 
@@ -121,9 +130,27 @@ impl Past {
     ///
     /// # Errors
     /// The disk.
-    pub fn newest(disk: &Arc<dyn Disk>, dir: &Path, count: u64, file: &str) -> io::Result<Past> {
-        let after = before_newest(disk, dir, count)?;
-        let past = Past::after(disk, dir, after, file);
+    pub fn newest(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        count: u64,
+        file: &str,
+        place: Option<Place>,
+    ) -> io::Result<Past> {
+        let behind = match place {
+            Some(place) => before_newest_behind(place, disk, dir, count)?.zip(Some(place)),
+            None => None,
+        };
+        let past = match behind {
+            Some((after, place)) => {
+                let past = Past::after(disk, dir, after, file);
+                Past {
+                    pairs: past.pairs.from(place),
+                    ..past
+                }
+            }
+            None => Past::after(disk, dir, before_newest(disk, dir, count)?, file),
+        };
         // Counted, as a host that runs goes on writing.
         Ok(Past {
             present: false,
@@ -234,6 +261,26 @@ impl Past {
             derived,
         })
     }
+}
+
+/// The number before the last `count` inputs that are events, if all of them lie behind this place.
+fn before_newest_behind(
+    place: Place,
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    count: u64,
+) -> io::Result<Option<Lsn>> {
+    let mut inputs = Reader::inputs_after(Arc::clone(disk), dir, place.lsn).from(place);
+    let mut events = Vec::new();
+    while let Some(head) = inputs.next_head()? {
+        events.extend(head.kind.is_event().then_some(head.lsn));
+    }
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let first = events
+        .len()
+        .checked_sub(count)
+        .and_then(|at| events.get(at));
+    Ok(first.map(|lsn| lsn.saturating_sub(1)))
 }
 
 /// The number before the last `count` inputs that are events.
@@ -526,7 +573,7 @@ mod tests {
         log.event(&[became(&[passed("10-a", &[])])]);
         log.event(&[became(&[passed(FILE, &[])])]);
         log.event(&[became(&[])]);
-        let mut newest = Past::newest(&log.disk, log.dir(), 3, FILE).unwrap();
+        let mut newest = Past::newest(&log.disk, log.dir(), 3, FILE, None).unwrap();
         let known = std::iter::from_fn(|| newest.next_occasion().unwrap());
         let known = known.map(|occasion| occasion.answer);
         let pass = || Some(Answer::pass());
@@ -561,17 +608,24 @@ mod tests {
         let two = [became(&[]), derived(made("10-a", "EARLIER"), &[])];
         let mut inputs = Vec::new();
         for _ in 0..3 {
+            log.open();
             for _ in 0..6 {
                 let lsn = log.input(Kind::Json, &large);
                 log.decide(lsn, &two);
                 inputs.push(lsn);
             }
-            log.open();
         }
+        let progress = log.journal.as_ref().unwrap().progress();
+        let places = [0, 1, 2].map(|inputs| progress.place_before(inputs));
+        assert!(places.iter().all(Option::is_some), "{places:?}");
         let segments = SegmentFile::all(log.disk.as_ref(), log.dir()).unwrap();
         assert!(segments.len() > 5, "several each time: {segments:?}");
-        for count in 0..=inputs.len() + 2 {
-            let mut newest = Past::newest(&log.disk, log.dir(), count as u64, FILE).unwrap();
+        let counts = 0..=inputs.len() + 2;
+        for (count, place) in
+            counts.flat_map(|count| [(count, None), (count, places[0]), (count, places[2])])
+        {
+            let newest = Past::newest(&log.disk, log.dir(), count as u64, FILE, place);
+            let mut newest = newest.unwrap();
             let mut events: HashMap<Lsn, usize> = HashMap::new();
             while let Some(occasion) = newest.next_occasion().unwrap() {
                 *events.entry(occasion.lsn).or_default() += 1;
@@ -580,7 +634,7 @@ mod tests {
             let expected: HashMap<Lsn, usize> = expected.map(|lsn| (*lsn, 2)).collect();
             assert_eq!(
                 events, expected,
-                "the last {count}, each with what it became"
+                "the last {count}, each with what it became; from {place:?}"
             );
         }
     }

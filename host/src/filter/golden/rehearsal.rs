@@ -221,9 +221,9 @@ impl Stage {
             (_, Some(now_us)) => self.tick(now_us),
             (event, None) => {
                 let json = serde_json::to_vec(event).unwrap_or_default();
-                let event = Event::parse(Format::Json, Bytes::from(json))
+                let mut event = Event::parse(Format::Json, Bytes::from(json))
                     .map_err(|why| Fault::NoEvent { step, why })?;
-                self.handle(event, given.now)
+                self.handle(&mut event, given.now)
             }
         };
         outcome.map_err(|failure| Fault::Failed { step, failure })
@@ -243,8 +243,8 @@ impl Stage {
         }))
     }
 
-    fn handle(&mut self, event: Event, now_us: Option<u64>) -> Result<Outcome, Failure> {
-        if !self.wants.event(&event) {
+    fn handle(&mut self, event: &mut Event, now_us: Option<u64>) -> Result<Outcome, Failure> {
+        if !self.wants.event(event) {
             return Ok(Outcome::Unseen);
         }
         let now_us = now_us.or(event.timestamp()).unwrap_or_default();
@@ -253,8 +253,7 @@ impl Stage {
             .map(|name| event.get_str(name).map(Cow::into_owned))
             .collect();
         let values: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
-        let (_, answer) = self.instance.handle(event, &values, now_us);
-        let answer = answer?;
+        let answer = self.instance.handle(event, &values, now_us)?;
         decision::check(&answer, &self.allowed)?;
         Allowance::of_one_input().take(&answer)?;
         Ok(answer.into())

@@ -80,7 +80,6 @@ struct Rest {
 
 /// What came of an event in one filter.
 pub(super) struct Handled {
-    pub(super) event: Event,
     pub(super) step: Step,
     pub(super) emit: Vec<types::Derived>,
 }
@@ -298,24 +297,24 @@ impl Slot {
     pub(super) fn handle(
         &mut self,
         workshop: &Workshop,
-        event: Event,
+        event: &mut Event,
         now_us: u64,
         allowance: &mut Allowance,
     ) -> Handled {
-        let (event, answer, took_ns) = self.call(workshop, event, now_us, allowance);
+        let (answer, took_ns) = self.call(workshop, event, now_us, allowance);
         let failure = match answer {
-            Ok(decision) => return self.decided(event, decision, took_ns),
+            Ok(decision) => return self.decided(decision, took_ns),
             Err(failure) => failure,
         };
         let on_error = self.on_error(&failure);
         if on_error == OnError::LastGood && self.fails_over(workshop, &failure, now_us) {
-            let (event, answer, took_ns) = self.call(workshop, event, now_us, allowance);
+            let (answer, took_ns) = self.call(workshop, event, now_us, allowance);
             return match answer {
-                Ok(decision) => self.decided(event, decision, took_ns),
-                Err(failure) => self.failed_event(event, OnError::Pass, &failure, took_ns),
+                Ok(decision) => self.decided(decision, took_ns),
+                Err(failure) => self.failed_event(OnError::Pass, &failure, took_ns),
             };
         }
-        self.failed_event(event, on_error, &failure, took_ns)
+        self.failed_event(on_error, &failure, took_ns)
     }
 
     /// The policy of the failure is the last good version; whether there is one.
@@ -338,18 +337,18 @@ impl Slot {
     fn call(
         &mut self,
         workshop: &Workshop,
-        event: Event,
+        event: &mut Event,
         now_us: u64,
         allowance: &mut Allowance,
-    ) -> (Event, Result<types::Decision, Failure>, u32) {
+    ) -> (Result<types::Decision, Failure>, u32) {
         if let Err(failure) = self.ready(workshop, now_us) {
-            return (event, Err(failure), 0);
+            return (Err(failure), 0);
         }
         let Some(active) = &mut self.active else {
-            return (event, Err(self.why_not()), 0);
+            return (Err(self.why_not()), 0);
         };
         let started = Instant::now();
-        let (event, answer) = active.handle(event, now_us, allowance);
+        let answer = active.handle(event, now_us, allowance);
         let took = started.elapsed();
         self.metrics.called(took);
         let took_ns = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
@@ -357,10 +356,10 @@ impl Slot {
         let tally = &mut self.watch.tally;
         tally.calls += 1;
         tally.took_ns += u64::from(took_ns);
-        (event, self.note(workshop, answer, now_us), took_ns)
+        (self.note(workshop, answer, now_us), took_ns)
     }
 
-    fn decided(&mut self, event: Event, decision: types::Decision, took_ns: u32) -> Handled {
+    fn decided(&mut self, decision: types::Decision, took_ns: u32) -> Handled {
         let mut step = self.step(took_ns);
         step.edits = decision.edits.into_iter().map(Edit::from).collect();
         step.verdict = decision.verdict.into();
@@ -372,19 +371,12 @@ impl Slot {
             Verdict::Drop(_) | Verdict::DeadLetter(_) => tally.drops += 1,
         }
         Handled {
-            event,
             step,
             emit: decision.emit,
         }
     }
 
-    fn failed_event(
-        &self,
-        event: Event,
-        on_error: OnError,
-        failure: &Failure,
-        took_ns: u32,
-    ) -> Handled {
+    fn failed_event(&self, on_error: OnError, failure: &Failure, took_ns: u32) -> Handled {
         let mut step = self.step(took_ns);
         step.verdict = match on_error {
             OnError::Pass | OnError::LastGood => Verdict::Pass,
@@ -394,7 +386,6 @@ impl Slot {
         step.failure = Some(failure.to_string());
         self.metrics.verdict(step.verdict.label());
         Handled {
-            event,
             step,
             emit: Vec::new(),
         }
