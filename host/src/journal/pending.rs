@@ -80,6 +80,11 @@ impl Pending {
         self.records.is_empty()
     }
 
+    /// The bytes of all records.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// The records, which nobody will write: they are taken out.
     pub(super) fn give_back(&mut self) -> Vec<Record> {
         let mut start = 0;

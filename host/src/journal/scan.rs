@@ -20,8 +20,9 @@ use crate::journal::format::{
 /// The first read, and the one after the end was met: at the live end there is little.
 const FIRST_CHUNK: usize = 64 << 10;
 
-/// Reads grow up to this: large enough that the calls do not count, small enough to hold one for each reader.
-const CHUNK: usize = 1 << 20;
+/// Reads grow up to this: large enough that the calls do not count, small enough to hold one for each reader and to stay in a core's
+/// cache until it is parsed.
+const CHUNK: usize = 256 << 10;
 
 /// What a disk can fail to read by itself.
 const SECTOR: u64 = 4096;
@@ -291,7 +292,8 @@ impl Scan {
     }
 
     fn fill(&mut self, at: u64, need: usize) -> io::Result<()> {
-        self.buffer.clear();
+        // What it held stays until it is overwritten: clearing it would mean to zero it.
+        self.buffer.truncate(2 * CHUNK);
         self.buffer.shrink_to(2 * CHUNK);
         self.start = at;
         self.end = self.file.size()?;
