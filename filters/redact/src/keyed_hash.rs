@@ -41,9 +41,9 @@ impl KeyedHash {
             .iter()
             .take(SHOWN_BYTES)
             .flat_map(|byte| [byte >> 4, byte & 15]);
-        digits
-            .filter_map(|digit| char::from_digit(digit.into(), 16))
-            .collect()
+        let mut hex = String::with_capacity(2 * SHOWN_BYTES);
+        hex.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+        hex
     }
 }
 

@@ -96,7 +96,8 @@ fn mask(value: &str, keep: usize) -> String {
         |(at, _)| if at == 0 { value.len() } else { at },
     );
     let (hidden, shown) = value.split_at(at);
-    let mut masked = "*".repeat(hidden.chars().count());
+    let mut masked = String::with_capacity(value.len());
+    masked.extend(hidden.chars().map(|_| '*'));
     masked.push_str(shown);
     masked
 }
