@@ -29,6 +29,9 @@ pub const SHOWN: &str = "(() => {
 pub fn open(scene: &Scene) -> Browser {
     let mut browser = Browser::open(&format!("http://{}/", scene.host.http));
     browser.wait("document.body?.dataset.mode === 'live'");
+    // What came before is not in its tail.
+    let listens = |status: &Value| status["listeners"].as_u64() >= Some(1);
+    scene.host.wait_status("the page listens", listens);
     browser
 }
 
