@@ -95,7 +95,7 @@ impl Recorder {
     }
 }
 
-/// A redis-server of our own, and the connection that the lane would have.
+/// A redis-server of our own, and a connection of the redis crate, for both sides of the comparison.
 struct Redis {
     connection: MultiplexedConnection,
     runtime: Runtime,
@@ -191,7 +191,7 @@ impl Drop for Server {
     }
 }
 
-/// With the settings of the lane's connection.
+/// With the settings that the lane has.
 fn connect(runtime: &Runtime, port: u16) -> MultiplexedConnection {
     let address = ConnectionAddr::Tcp(Ipv4Addr::LOCALHOST.to_string(), port);
     let info = address.into_connection_info().expect("an address");

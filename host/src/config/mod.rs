@@ -12,7 +12,7 @@
 //! parses them, `mistakes` words what is wrong. `changes` says which settings a running host
 //! takes over. `docs/settings.md` is the user's page; a test holds it against this module.
 //!
-//! Reads files only in `load`. Keeps no state, logs nothing, and connects to nothing.
+//! Reads files only in `load`, and the authorities of this machine for a TLS connection. Keeps no state, logs nothing, and connects to nothing.
 
 mod changes;
 mod drop_in;

@@ -1,7 +1,7 @@
 //! TLS to Redis: whom to trust, and who we are. The PEM files are read and checked at start, by what will use them.
 //!
 //! A value is the path of a file, or what would be in it: so `JACKFIELD_REDIS_CA` may name the file, and
-//! `JACKFIELD_REDIS_CA_FILE` may as well. Connects to nothing, and trusts nothing on its own account.
+//! `JACKFIELD_REDIS_CA_FILE` may as well. Connects to nothing.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -155,8 +155,12 @@ pub fn tls_client(tls: &Tls) -> io::Result<ClientConfig> {
     let roots = match &tls.ca {
         Some(pem) => authorities(pem).map_err(io::Error::other)?,
         None => {
+            let mut found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() && !found.errors.is_empty() {
+                return Err(io::Error::other(found.errors.swap_remove(0)));
+            }
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots.add_parsable_certificates(found.certs);
             roots
         }
     };
@@ -166,7 +170,8 @@ pub fn tls_client(tls: &Tls) -> io::Result<ClientConfig> {
     };
     let chain = certificates(&identity.cert).map_err(io::Error::other)?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes());
-    let key = key.map_err(io::Error::other)?;
+    // The error's own words could quote it.
+    let key = key.map_err(|_| io::Error::other("redis.key has no private key"))?;
     builder
         .with_client_auth_cert(chain, key)
         .map_err(io::Error::other)

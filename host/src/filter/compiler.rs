@@ -29,9 +29,8 @@ pub(super) const WALL: Duration = Duration::from_secs(120);
 pub(super) const MEMORY: u64 = 1 << 30;
 /// Bytes of machine code: twice the largest file.
 pub(super) const CODE: u64 = 2 * folder::MAX_COMPONENT;
-/// It yields to what moves events: to a tenth of their share where all processors are busy, on which a filter still goes live within
-/// seconds.
-const NICE: i32 = 10;
+/// It yields to what moves events, but not so far that a filter would be long in going live on a busy machine: half their share.
+const NICE: i32 = 3;
 /// How often the host looks whether the child has ended.
 const LOOK: Duration = Duration::from_millis(5);
 /// This binary, also after an upgrade has replaced its file.

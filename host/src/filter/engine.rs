@@ -1,6 +1,6 @@
 //! wasmtime as this host uses it: how components are compiled, and what they are linked to.
 //!
-//! Calls are bounded by epochs, which advance only while somebody holds a [`Ticking`].
+//! Calls are bounded by epochs, which advance while somebody holds a [`Ticking`].
 
 use std::io;
 use std::sync::Arc;

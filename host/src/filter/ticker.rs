@@ -15,6 +15,8 @@ const LINGER: u32 = 16;
 /// Advances the epoch while calls run.
 pub(super) struct Ticker {
     running: AtomicUsize,
+    /// Somebody called since the last epoch.
+    called: AtomicBool,
     /// It rests, and whoever calls must wake it. It says so before it looks for calls a last time, and who calls says so before looking
     /// here: one of the two sees the other.
     rests: AtomicBool,
@@ -26,6 +28,7 @@ impl Ticker {
     pub(super) fn start(engine: wasmtime::Engine) -> io::Result<Arc<Ticker>> {
         let ticker = Arc::new(Ticker {
             running: AtomicUsize::new(0),
+            called: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: Mutex::new(None),
@@ -48,18 +51,21 @@ impl Ticker {
                     std::thread::park();
                 }
                 self.rests.store(false, Ordering::SeqCst);
+                idle = 0;
             }
             std::thread::sleep(EPOCH);
             engine.increment_epoch();
-            idle = match self.running.load(Ordering::SeqCst) {
-                0 => idle + 1,
-                _ => 0,
+            let called = self.called.swap(false, Ordering::Relaxed);
+            idle = match called || self.running.load(Ordering::SeqCst) > 0 {
+                true => 0,
+                false => idle + 1,
             };
         }
     }
 
     /// Epochs advance until the guard is dropped.
     pub(super) fn tick(self: &Arc<Ticker>) -> Ticking {
+        self.called.store(true, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::SeqCst);
         if self.rests.load(Ordering::SeqCst) {
             self.wake();

@@ -295,8 +295,8 @@ impl Scan {
         // What it held stays until it is overwritten: clearing it would mean to zero it.
         self.buffer.truncate(2 * CHUNK);
         self.buffer.shrink_to(2 * CHUNK);
-        self.start = at;
         self.end = self.file.size()?;
+        self.start = at;
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
         self.buffer.resize(left.min(need.max(self.chunk)), 0);
         self.chunk = (self.chunk * 2).min(CHUNK);

@@ -6,8 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, Value};
+use redis::Value;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -32,7 +31,7 @@ const PARTING: Duration = Duration::from_millis(100);
 const MAX_PARTING: u64 = 512;
 
 /// What Redis says to a client that it does not want, whatever that asks.
-const TURNS_AWAY: [&str; 3] = ["NOAUTH", "ERR max number of clients", "DENIED"];
+const TURNS_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
 
 /// Why there is no connection, or no use in it.
 #[derive(Debug, Error)]
@@ -76,16 +75,24 @@ impl ConnectionError {
         }
     }
 
-    /// What it means that a connection which has done nothing yet is answered with this error.
+    /// What it means that the choice of a database, or the first question, is answered with this error.
     fn of_first_words(error: String) -> ConnectionError {
         let begins = |words: &[&str]| words.iter().any(|word| error.starts_with(word));
-        if begins(&["NOAUTH", "WRONGPASS", "ERR invalid password", "ERR AUTH"]) {
+        if begins(&["NOAUTH"]) {
             ConnectionError::Password
         } else if begins(&TURNS_AWAY) || begins(&["ERR DB index", "NOPERM"]) {
             ConnectionError::TurnedAway(error)
         } else {
             // So it would be with everything that follows.
             ConnectionError::Refused(error)
+        }
+    }
+
+    /// What it means that a login is answered with this error, whose words may have the password in them.
+    fn of_login(error: String) -> ConnectionError {
+        match TURNS_AWAY.iter().any(|no| error.starts_with(no)) {
+            true => ConnectionError::TurnedAway(error),
+            false => ConnectionError::Password,
         }
     }
 }
@@ -114,10 +121,12 @@ impl Connection {
             .await
             .map_err(late)?;
         let wire = match connected {
-            Err(ConnectionError::Broken(error)) => {
+            // In the clear it may be heard once more; with TLS whoever answers in the clear is nobody.
+            Err(ConnectionError::Broken(error)) if settings.tls.is_none() => {
                 let said = parting_words(settings).await;
                 return Err(said.map_or(not_connected(error), ConnectionError::TurnedAway));
             }
+            Err(ConnectionError::Broken(error)) => return Err(not_connected(error)),
             connected => connected?,
         };
         Ok(Connection {
@@ -219,25 +228,31 @@ fn not_connected(error: io::Error) -> ConnectionError {
 async fn log_in(wire: &mut Wire, settings: &config::Redis) -> Result<(), ConnectionError> {
     let mut commands = Commands::default();
     let (user, password) = (settings.user.as_bytes(), settings.password.expose());
-    match (settings.password.is_empty(), settings.user.is_empty()) {
-        (true, _) => {}
-        (false, true) => commands.add(&[b"AUTH", password.as_bytes()]),
-        (false, false) => commands.add(&[b"AUTH", user, password.as_bytes()]),
+    let logs_in = !settings.password.is_empty();
+    match (logs_in, settings.user.is_empty()) {
+        (false, _) => {}
+        (true, true) => commands.add(&[b"AUTH", password.as_bytes()]),
+        (true, false) => commands.add(&[b"AUTH", user, password.as_bytes()]),
     }
     if settings.db > 0 {
         commands.add(&[b"SELECT", settings.db.to_string().as_bytes()]);
     }
-    let words = commands.len();
     commands.add(&[b"ROLE"]);
     let replies = wire.ask(&commands).await.map_err(ConnectionError::Broken)?;
+    let mut errors = replies.iter().map(error_of);
+    if logs_in && let Some(error) = errors.next().flatten() {
+        return Err(ConnectionError::of_login(error));
+    }
+    if settings.db > 0
+        && let Some(error) = errors.next().flatten()
+    {
+        return Err(ConnectionError::of_first_words(error));
+    }
     // What else it says to the question that asks for nothing, it says to the greeting as well.
-    let is_for_greeting =
-        |at: usize, error: &str| at == words && !TURNS_AWAY.iter().any(|no| error.starts_with(no));
-    let mut errors = replies.iter().enumerate().filter_map(|(at, reply)| {
-        let error = error_of(reply)?;
-        (!is_for_greeting(at, &error)).then_some(error)
-    });
-    match errors.next() {
+    let is_unwanted = |error: &String| {
+        error.starts_with("NOAUTH") || TURNS_AWAY.iter().any(|no| error.starts_with(no))
+    };
+    match errors.next().flatten().filter(is_unwanted) {
         Some(error) => Err(ConnectionError::of_first_words(error)),
         None => Ok(()),
     }
@@ -256,35 +271,6 @@ async fn parting_words(settings: &config::Redis) -> Option<String> {
     timeout(PARTING, hear).await.ok()??;
     let words = words.strip_prefix('-')?.trim_end();
     Some(words.to_owned())
-}
-
-/// A client for these settings, not connected yet.
-pub(super) fn client(settings: &config::Redis) -> RedisResult<Client> {
-    let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
-    if !settings.user.is_empty() {
-        redis = redis.set_username(&settings.user);
-    }
-    if !settings.password.is_empty() {
-        redis = redis.set_password(settings.password.expose());
-    }
-    let (host, port) = (settings.host.clone(), settings.port);
-    let address = match settings.tls {
-        None => ConnectionAddr::Tcp(host, port),
-        Some(_) => ConnectionAddr::TcpTls {
-            host,
-            port,
-            insecure: false,
-            tls_params: None,
-        },
-    };
-    let info = address
-        .into_connection_info()?
-        .set_redis_settings(redis)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    match &settings.tls {
-        None => Client::open(info),
-        Some(tls) => Client::build_with_tls(info, tls::certificates(tls)),
-    }
 }
 
 /// Looks at the reply to `ROLE`.

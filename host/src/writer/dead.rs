@@ -10,11 +10,14 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::{Cmd, Connection, RedisError, RedisResult, cmd};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, ClientTlsConfig, Cmd, Connection, ConnectionAddr, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, cmd,
+};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::connection::client;
 use super::letters::{self, Fields};
 use crate::config;
 
@@ -285,6 +288,47 @@ impl FromStr for Id {
                 .map(|(ms, at)| Id::Stream(format!("{ms}-{at}"))),
         };
         id.ok_or("expected the id of a stream entry, such as 1700000000000-0, or local:3")
+    }
+}
+
+/// A client for these settings, not connected yet.
+fn client(settings: &config::Redis) -> RedisResult<Client> {
+    let mut redis = RedisConnectionInfo::default().set_db(i64::from(settings.db));
+    if !settings.user.is_empty() {
+        redis = redis.set_username(&settings.user);
+    }
+    if !settings.password.is_empty() {
+        redis = redis.set_password(settings.password.expose());
+    }
+    let (host, port) = (settings.host.clone(), settings.port);
+    let address = match settings.tls {
+        None => ConnectionAddr::Tcp(host, port),
+        Some(_) => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+    };
+    let info = address
+        .into_connection_info()?
+        .set_redis_settings(redis)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    match &settings.tls {
+        None => Client::open(info),
+        Some(tls) => Client::build_with_tls(info, certificates(tls)),
+    }
+}
+
+/// What to trust and what to show, as the `redis` crate takes it.
+fn certificates(tls: &config::Tls) -> TlsCertificates {
+    let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
+        client_cert: identity.cert.clone().into_bytes(),
+        client_key: identity.key.expose().as_bytes().to_vec(),
+    });
+    TlsCertificates {
+        client_tls,
+        root_cert: tls.ca.clone().map(String::into_bytes),
     }
 }
 

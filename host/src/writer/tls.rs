@@ -1,13 +1,10 @@
-//! TLS for a connection to Redis: what to show, and what an operator can do about a handshake that failed.
+//! TLS for a connection to Redis: what an operator can do about a handshake that failed.
 //!
 //! The settings were checked at start; what is wrong here is wrong between the two ends. Makes no connection.
 
 use std::io;
 
-use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{AlertDescription, CertificateError};
-
-use crate::config;
 
 /// Why there is no TLS, and what helps.
 #[derive(Debug, thiserror::Error)]
@@ -15,18 +12,6 @@ use crate::config;
 pub(super) struct Trouble {
     error: rustls::Error,
     advice: &'static str,
-}
-
-/// What to trust and what to show, as the `redis` crate takes it.
-pub(super) fn certificates(tls: &config::Tls) -> TlsCertificates {
-    let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
-        client_cert: identity.cert.clone().into_bytes(),
-        client_key: identity.key.expose().as_bytes().to_vec(),
-    });
-    TlsCertificates {
-        client_tls,
-        root_cert: tls.ca.clone().map(String::into_bytes),
-    }
 }
 
 /// What TLS has against the connection, if that is why it failed.

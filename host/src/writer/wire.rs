@@ -7,11 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
+use futures_util::future::select_ok;
 use redis::Value;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::net::TcpStream;
-use tokio::try_join;
+use tokio::join;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
 use super::commands::Commands;
@@ -35,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 impl Wire {
     /// Connects, and that is all.
     pub(super) async fn connect(settings: &config::Redis) -> io::Result<Wire> {
-        let stream = TcpStream::connect((settings.host.as_str(), settings.port)).await?;
+        let stream = connect(settings).await?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &settings.tls {
             None => Box::new(stream),
@@ -59,8 +60,26 @@ impl Wire {
             to.flush().await
         };
         let reading = read_all(&mut from, &mut self.received, commands.len());
-        let ((), replies) = try_join!(writing, reading)?;
-        Ok(replies)
+        match join!(writing, reading) {
+            (_, Ok(replies)) => Ok(replies),
+            // Who ends a connection may have said why, and a write that fails for it says less.
+            (Err(error), Err(end)) if end.kind() == io::ErrorKind::UnexpectedEof => Err(error),
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+/// The first of the host's addresses that answers: one of a machine that is gone holds nobody up.
+async fn connect(settings: &config::Redis) -> io::Result<TcpStream> {
+    let addresses = lookup_host((settings.host.as_str(), settings.port)).await?;
+    let mut connecting = addresses.map(|one| Box::pin(TcpStream::connect(one)));
+    match connecting.next() {
+        Some(first) => {
+            let all = std::iter::once(first).chain(connecting);
+            let (stream, _) = select_ok(all).await?;
+            Ok(stream)
+        }
+        None => Err(io::Error::other("the host has no address")),
     }
 }
 
@@ -81,6 +100,11 @@ async fn read_all(
             let text = "closed by Redis";
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
+    }
+    if !received.is_empty() {
+        // It would be taken for the reply to the next question.
+        let text = "a reply to nothing";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     Ok(found)
 }
