@@ -18,7 +18,7 @@ pub fn idle(built: &Built, subject: &Subject, seconds: u64) -> f64 {
     let before = stand.running.cpu();
     let watched = Duration::from_secs(seconds);
     std::thread::sleep(watched);
-    (stand.running.cpu() - before).as_secs_f64() / watched.as_secs_f64()
+    stand.running.cpu().since(&before).as_secs_f64() / watched.as_secs_f64()
 }
 
 /// Bytes in memory.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::prepared::CHANNEL_ANSWER;
 use crate::stand::{LIMIT, Stand};
 use crate::store::{STREAM, Store};
-use crate::subject::{Built, MAX_LEN, Subject, cpu};
+use crate::subject::{Built, Cpu, MAX_LEN, Subject};
 
 /// What came of sending as fast as it is taken.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct Through {
 pub fn through(built: &Built, subject: &Subject, events: u64) -> Through {
     let mut stand = Stand::up(built, subject, CHANNEL_ANSWER, MAX_LEN);
     let before = stand.added();
-    let used = (stand.running.cpu(), cpu(stand.store.pid()));
+    let used = (stand.running.cpu(), Cpu::of(stand.store.pid()));
     let started = Instant::now();
     let sent = stand.switch.send_at_once(events);
     sent.expect("the subject reads");
@@ -32,8 +32,8 @@ pub fn through(built: &Built, subject: &Subject, events: u64) -> Through {
     let an_event = |time: Duration| time.as_secs_f64() * 1e6 / events as f64;
     Through {
         per_second: events as f64 / took.as_secs_f64(),
-        cpu_us: an_event(stand.running.cpu() - used.0),
-        redis_cpu_us: an_event(cpu(stand.store.pid()) - used.1),
+        cpu_us: an_event(stand.running.cpu().since(&used.0)),
+        redis_cpu_us: an_event(Cpu::of(stand.store.pid()).since(&used.1)),
     }
 }
 

@@ -83,7 +83,7 @@ pub fn load<T: Send>(
         )
     });
     stand.wait_for(before + count);
-    let cpu = stand.running.cpu() - cpu;
+    let cpu = stand.running.cpu().since(&cpu);
     let hiccups = hiccups.stop();
     while arrivals.count() < count {
         std::thread::sleep(Duration::from_millis(1));

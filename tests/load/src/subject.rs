@@ -1,5 +1,7 @@
 //! What is measured: the host with filters, the bare relay, or a peer; each a process with the same environment, in a folder of its own.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -170,8 +172,8 @@ impl Running {
     }
 
     /// The time that its threads were on a processor so far.
-    pub fn cpu(&self) -> Duration {
-        cpu(self.process.id())
+    pub fn cpu(&self) -> Cpu {
+        Cpu::of(self.process.id())
     }
 
     /// What it holds in memory, in bytes: in all, and what is its own and no file's.
@@ -264,13 +266,31 @@ impl Drop for Running {
     }
 }
 
-/// The time that a process' threads were on a processor so far; the scheduler counts it in nanoseconds.
-pub fn cpu(pid: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
-    let times = threads.flatten().filter_map(|thread| {
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(times.sum())
+/// The time that each of a process' threads was on a processor so far; the scheduler counts it in nanoseconds.
+pub struct Cpu(BTreeMap<OsString, Duration>);
+
+impl Cpu {
+    /// Of the threads that there are now.
+    pub fn of(pid: u32) -> Cpu {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+        let time = |thread: &Path| {
+            let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        };
+        let times = threads.flatten().filter_map(|thread| {
+            // It may have ended meanwhile.
+            let nanos = time(&thread.path())?;
+            Some((thread.file_name(), Duration::from_nanos(nanos)))
+        });
+        Cpu(times.collect())
+    }
+
+    /// What they took since then. Of a thread that has ended, what it took last is not known.
+    pub fn since(&self, before: &Cpu) -> Duration {
+        let took = |(thread, now): (&OsString, &Duration)| {
+            let then = before.0.get(thread).copied().unwrap_or_default();
+            now.saturating_sub(then)
+        };
+        self.0.iter().map(took).sum()
+    }
 }
