@@ -43,6 +43,9 @@ const BUSY: Duration = Duration::from_millis(50);
 const SEARCHES: usize = 2;
 /// Past inputs on which a new version of a filter is tried.
 const REHEARSED: u64 = 1_000;
+/// After so many of them there is a pause: a pipeline that runs may want this processor, and a reload is to be noticed by nobody.
+const AT_ONCE: u64 = 32;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a host could not start, or ended.
 #[derive(Debug, Error)]
@@ -170,7 +173,7 @@ impl App {
             .keeping(&config.journal.dir.join("filters"))
             .following(follow_limits)
             .beside(Beside {
-                past: past(&inputs),
+                past: past(&inputs, &view.arrivals),
                 metrics: Arc::clone(&view.metrics),
             });
         let (wanted, wants) = watch::channel(Subscription::new());
@@ -500,7 +503,8 @@ fn watch_settings(view: &View, stop: Arc<AtomicBool>) -> Result<Worker, AppError
 }
 
 /// What filters saw last, from the journal.
-fn past(inputs: &Inputs) -> PastOf {
+fn past(inputs: &Inputs, arrivals: &Arc<Arrivals>) -> PastOf {
+    let arrivals = Arc::clone(arrivals);
     let ((disk, dir), progress) = (inputs.place(), inputs.progress());
     let unreadable = |error: std::io::Error| {
         tracing::warn!(%error, "journal cannot be read: a filter goes live without a whole rehearsal");
@@ -511,7 +515,12 @@ fn past(inputs: &Inputs) -> PastOf {
         let mut past = Past::newest(&disk, &dir, REHEARSED, file, place)
             .map_err(unreadable)
             .ok();
+        let (arrivals, mut told) = (Arc::clone(&arrivals), 0_u64);
         Box::new(std::iter::from_fn(move || {
+            told += 1;
+            if told.is_multiple_of(AT_ONCE) && arrivals.is_served() {
+                std::thread::sleep(PAUSE);
+            }
             past.as_mut()?
                 .next_occasion()
                 .map_err(unreadable)

@@ -21,9 +21,6 @@ use crate::journal::Lsn;
 const LATE_SHARE: u64 = 100;
 /// After so many it is clear.
 const MAX_LATE: u64 = 20;
-/// After so many events it pauses: the pipeline may want this processor, and a reload is to be noticed by nobody.
-const AT_ONCE: usize = 32;
-const PAUSE: Duration = Duration::from_millis(1);
 /// A slow filter is tried on fewer events.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
@@ -161,10 +158,7 @@ pub(super) fn rehearse(
 ) -> Result<String, Refusal> {
     let mut candidate = Candidate::start(engine, file, made, clock::now_us())?;
     let (began, mut differences, mut is_cut) = (Instant::now(), 0_u64, false);
-    for (number, occasion) in occasions.enumerate() {
-        if number % AT_ONCE == AT_ONCE - 1 {
-            std::thread::sleep(PAUSE);
-        }
+    for occasion in occasions {
         let lsn = occasion.lsn;
         match candidate.handle(occasion) {
             Ok(difference) => differences += u64::from(difference.is_some()),

@@ -173,6 +173,11 @@ impl Arrivals {
         }
     }
 
+    /// Whether a pipeline takes from it.
+    pub fn is_served(&self) -> bool {
+        self.pipeline.get().is_some()
+    }
+
     /// The thread that [`Arrivals::wake`] wakes.
     pub(super) fn serve(&self, pipeline: Thread) {
         // A second pipeline on one queue does not exist; the first stays the one that is woken.

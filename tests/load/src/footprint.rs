@@ -7,6 +7,9 @@ use crate::stand::Stand;
 use crate::store::{STREAM, ask};
 use crate::subject::{Built, MAX_LEN, Running, Subject};
 
+/// So many events a second make a backlog: what comes faster than two shared processors can journal would be lost, oldest first.
+const BACKLOG_RATE: u64 = 100_000;
+
 /// Entries whose size is taken.
 const ENTRIES: u64 = 4_000;
 
@@ -39,7 +42,7 @@ pub fn memory(built: &Built, subject: &Subject, steps: u64, events: u64) -> Vec<
     stand.store.kill();
     let mut found = vec![look(&stand.running, 0)];
     for step in 1..=steps {
-        let sent = stand.switch.send_at_once(events / steps);
+        let sent = stand.switch.send_paced(events / steps, BACKLOG_RATE);
         sent.expect("the subject reads while Redis is away");
         // Until it has read and journaled what was sent.
         let expected = step * (events / steps);
