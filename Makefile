@@ -18,7 +18,7 @@ demo: toolchain redis filters
 ## All tests: unit, property and end-to-end.
 test: toolchain redis chromium prometheus
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
-	$(CARGO) test --workspace
+	CARGO=$(CARGO) tests/all.sh
 
 ## The image: built, and run in Docker Engine under limits, with kills and reloads. Beside `make test`: the first run takes a quarter of an hour.
 container-test: toolchain redis
