@@ -30,8 +30,12 @@ const MIN_BULK: usize = 1 << 20;
 const PARTING: Duration = Duration::from_millis(100);
 const MAX_PARTING: u64 = 512;
 
-/// What Redis says to a client that it does not want, whatever that asks.
-const TURNS_AWAY: [&str; 2] = ["ERR max number of clients", "DENIED"];
+/// Whether Redis says so to a client that it does not want, whatever that asks.
+fn turns_away(error: &str) -> bool {
+    ["ERR max number of clients", "DENIED"]
+        .iter()
+        .any(|words| error.starts_with(words))
+}
 
 /// Why there is no connection, or no use in it.
 #[derive(Debug, Error)]
@@ -80,7 +84,7 @@ impl ConnectionError {
         let begins = |words: &[&str]| words.iter().any(|word| error.starts_with(word));
         if begins(&["NOAUTH"]) {
             ConnectionError::Password
-        } else if begins(&TURNS_AWAY) || begins(&["ERR DB index", "NOPERM"]) {
+        } else if turns_away(&error) || begins(&["ERR DB index", "NOPERM"]) {
             ConnectionError::TurnedAway(error)
         } else {
             // So it would be with everything that follows.
@@ -90,7 +94,7 @@ impl ConnectionError {
 
     /// What it means that a login is answered with this error, whose words may have the password in them.
     fn of_login(error: String) -> ConnectionError {
-        match TURNS_AWAY.iter().any(|no| error.starts_with(no)) {
+        match turns_away(&error) {
             true => ConnectionError::TurnedAway(error),
             false => ConnectionError::Password,
         }
@@ -249,9 +253,7 @@ async fn log_in(wire: &mut Wire, settings: &config::Redis) -> Result<(), Connect
         return Err(ConnectionError::of_first_words(error));
     }
     // What else it says to the question that asks for nothing, it says to the greeting as well.
-    let is_unwanted = |error: &String| {
-        error.starts_with("NOAUTH") || TURNS_AWAY.iter().any(|no| error.starts_with(no))
-    };
+    let is_unwanted = |error: &String| error.starts_with("NOAUTH") || turns_away(error);
     match errors.next().flatten().filter(is_unwanted) {
         Some(error) => Err(ConnectionError::of_first_words(error)),
         None => Ok(()),
