@@ -44,7 +44,7 @@ bench: toolchain redis filters
 
 ## The fuzz targets one after the other: make fuzz FUZZ_SECONDS=300. What breaks a promise is put into the corpus as found-*, where
 ## `make test` fails on it; fixed, it stays there under a name that says what went wrong.
-# Without a sanitizer: the host has no unsafe code, so it would watch the dependencies alone, halve the speed, and need a nightly
+# Without a sanitizer: the host has no unsafe code that meets input, so it would watch the dependencies alone, halve the speed, and need a nightly
 # compiler. What is merely new to the fuzzer goes to target/, and the versions of the dependencies are those that ship.
 fuzz: toolchain
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

@@ -117,7 +117,7 @@ enum Command {
     Simulate(simulate::Simulate),
     /// What the host runs to compile a filter apart.
     #[command(hide = true)]
-    CompileFilter,
+    CompileFilter(compile_filter::CompileFilter),
 }
 
 /// Where settings come from beside the environment.
@@ -185,7 +185,7 @@ pub fn main() -> ExitCode {
         Command::Tail(tail) => tail.main(),
         Command::Demo(demo) => demo.main(),
         Command::Simulate(simulate) => simulate.main(),
-        Command::CompileFilter => compile_filter::main(),
+        Command::CompileFilter(compile) => compile.main(),
     }
 }
 

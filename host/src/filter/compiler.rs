@@ -29,7 +29,10 @@ pub(super) const WALL: Duration = Duration::from_secs(120);
 pub(super) const MEMORY: u64 = 1 << 30;
 /// Bytes of machine code: twice the largest file.
 pub(super) const CODE: u64 = 2 * folder::MAX_COMPONENT;
-/// It yields to what moves events, but not so far that a filter would be long in going live on a busy machine: half their share.
+/// While events come, this long it only gets what nobody else wants of the processors. A machine that has nothing to spare must not
+/// keep a filter from going live: the next compiler takes its share.
+const IDLE: Duration = Duration::from_secs(2);
+/// Such a one yields to what moves events, but not far: it has half their share.
 const NICE: i32 = 3;
 /// How often the host looks whether the child has ended.
 const LOOK: Duration = Duration::from_millis(5);
@@ -99,12 +102,13 @@ impl Compiler {
     }
 }
 
-/// What the child does: gives up what it must not have, reads a file, compiles it.
+/// What the child does: gives up what it must not have, reads a file, compiles it. An `idle` one takes only time of the processors
+/// that nobody else wants.
 ///
 /// # Errors
 /// The text for people: why the limits cannot be set or the file not be compiled.
-pub fn compile_confined(mut wasm: impl Read) -> Result<Vec<u8>, String> {
-    confine().map_err(|error| format!("the compiler cannot be confined: {error}"))?;
+pub fn compile_confined(mut wasm: impl Read, idle: bool) -> Result<Vec<u8>, String> {
+    confine(idle).map_err(|error| format!("the compiler cannot be confined: {error}"))?;
     let mut bytes = Vec::new();
     wasm.read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
@@ -112,15 +116,29 @@ pub fn compile_confined(mut wasm: impl Read) -> Result<Vec<u8>, String> {
     engine::compile(&engine, &bytes)
 }
 
-fn confine() -> io::Result<()> {
+fn confine(idle: bool) -> io::Result<()> {
     limit(Resource::As, MEMORY)?;
     limit(Resource::Cpu, CPU.as_secs())?;
     limit(Resource::Fsize, CODE)?;
     limit(Resource::Core, 0)?;
     // With the host ends what it wanted.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::process::nice(NICE)?;
-    Ok(())
+    match idle {
+        true => go_idle(),
+        false => rustix::process::nice(NICE).map(drop).map_err(io::Error::from),
+    }
+}
+
+/// The scheduling class below all others. It gives way the moment that something else wakes up; a mere nice value would keep the
+/// processor for some milliseconds more, and every event that comes meanwhile waiting.
+#[expect(unsafe_code, reason = "no crate in the tree makes this call")]
+fn go_idle() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters are alive, and the call only reads them.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn limit(resource: Resource, to: u64) -> io::Result<()> {
@@ -138,40 +156,53 @@ fn compile_apart(
     until: Option<Instant>,
 ) -> Result<Vec<u8>, Refusal> {
     let no_compiler = |error: io::Error| Refusal::NoCompiler(error.to_string());
-    // Files in memory, not pipes: nothing waits for the other side to read, and the kernel bounds them.
-    let memory = |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
-    let open =
-        || -> io::Result<[File; 3]> { Ok([memory("wasm")?, memory("code")?, memory("said")?]) };
-    let [mut input, mut output, mut said] = open().map_err(no_compiler)?;
-    input.write_all(wasm).map_err(no_compiler)?;
-    input.rewind().map_err(no_compiler)?;
-    let mut child = start([&input, &output, &said]).map_err(no_compiler)?;
     let latest = Instant::now() + WALL;
-    let give_up = || {
-        stop.load(Ordering::Acquire)
-            || Instant::now() > until.map_or(latest, |until| until.min(latest))
-    };
-    let Some(ended) = wait(&mut child, give_up).map_err(no_compiler)? else {
-        return Err(if stop.load(Ordering::Acquire) {
-            Refusal::NoCompiler("the host stops".to_owned())
-        } else if until.is_some() {
-            Refusal::NotYet
-        } else {
-            // It did not have its share of the processor.
-            Refusal::NoCompiler(format!("not done after {} s", WALL.as_secs()))
-        });
-    };
-    if ended.success() {
-        return contents(&mut output, CODE).map_err(no_compiler);
+    let latest = until.map_or(latest, |until| until.min(latest));
+    // While the host starts there are no events to yield to.
+    let idle = until.is_none().then(|| Instant::now() + IDLE);
+    let tries = [idle.map(|until| (true, until)), Some((false, latest))];
+    for (idle, until) in tries.into_iter().flatten() {
+        let give_up = || stop.load(Ordering::Acquire) || Instant::now() > until;
+        let ended = run(wasm, idle, give_up).map_err(no_compiler)?;
+        if let Some((ended, mut output, mut said)) = ended {
+            if ended.success() {
+                return contents(&mut output, CODE).map_err(no_compiler);
+            }
+            let said = contents(&mut said, SAID).map_err(no_compiler)?;
+            return Err(failure(ended, &String::from_utf8_lossy(&said)));
+        }
     }
-    let said = contents(&mut said, SAID).map_err(no_compiler)?;
-    Err(failure(ended, &String::from_utf8_lossy(&said)))
+    Err(if stop.load(Ordering::Acquire) {
+        Refusal::NoCompiler("the host stops".to_owned())
+    } else if until.is_some() {
+        Refusal::NotYet
+    } else {
+        // It did not have its share of the processor.
+        Refusal::NoCompiler(format!("not done after {} s", WALL.as_secs()))
+    })
 }
 
-fn start([input, output, said]: [&File; 3]) -> io::Result<Child> {
+/// One child: how it ended, what it made and what it said; none if it was given up.
+fn run(
+    wasm: &[u8],
+    idle: bool,
+    give_up: impl Fn() -> bool,
+) -> io::Result<Option<(ExitStatus, File, File)>> {
+    // Files in memory, not pipes: nothing waits for the other side to read, and the kernel bounds them.
+    let memory = |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
+    let (mut input, output, said) = (memory("wasm")?, memory("code")?, memory("said")?);
+    input.write_all(wasm)?;
+    input.rewind()?;
+    let mut child = start([&input, &output, &said], idle)?;
+    let ended = wait(&mut child, give_up)?;
+    Ok(ended.map(|ended| (ended, output, said)))
+}
+
+fn start([input, output, said]: [&File; 3], idle: bool) -> io::Result<Child> {
     Command::new(SELF)
         .arg0("jackfield")
         .arg("compile-filter")
+        .args(idle.then_some("--idle"))
         .env_clear()
         .stdin(Stdio::from(input.try_clone()?))
         .stdout(Stdio::from(output.try_clone()?))
