@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use jackfield::config::{Sources, load};
 use jackfield::event::{Event, Format, Indexer};
 use jackfield::filter::{Chain, EMPTY, Engine, Loader};
@@ -52,22 +52,35 @@ enum Component {
     Empty,
 }
 
+impl Component {
+    fn name(self) -> &'static str {
+        match self {
+            Component::Built(name) => name,
+            Component::Empty => "empty",
+        }
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Component::Built(name) => {
+                let read = std::fs::read(target().join(name.replace('-', "_") + ".wasm"));
+                read.unwrap_or_else(|error| {
+                    panic!("the component of {name} is missing ({error}): run `make bench`")
+                })
+            }
+            Component::Empty => EMPTY.to_vec(),
+        }
+    }
+}
+
 /// A chain of these components, in this order.
 fn chain(components: &[Component]) -> (Chain, Arc<Engine>) {
     let dir = tempfile::tempdir().expect("a folder");
     for (at, component) in components.iter().enumerate() {
-        let (name, bytes) = match component {
-            Component::Built(name) => {
-                let read = std::fs::read(target().join(name.replace('-', "_") + ".wasm"));
-                let bytes = read.unwrap_or_else(|error| {
-                    panic!("the component of {name} is missing ({error}): run `make bench`")
-                });
-                (*name, bytes)
-            }
-            Component::Empty => ("empty", EMPTY.to_vec()),
-        };
+        let name = component.name();
         let file = dir.path().join(format!("{at}-{name}"));
-        std::fs::write(file.with_extension("wasm"), bytes).expect("the component is written");
+        std::fs::write(file.with_extension("wasm"), component.bytes())
+            .expect("the component is written");
         let settings = format!(
             "{}/../filters/{name}/{name}.toml",
             env!("CARGO_MANIFEST_DIR")
@@ -143,8 +156,10 @@ fn events(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Events through chains, from the frame on: what a filter takes is the difference to the chain without one. Each event is indexed
+/// in the memory of the one before it, as the pipeline does it, so nothing has to grow anew.
 fn filters(criterion: &mut Criterion) {
-    let event = Event::parse(Format::Json, json()).expect("the event parses");
+    let json = json();
     let mut group = criterion.benchmark_group("filter");
     let chains: [(&str, &[Component]); 5] = [
         ("no filter", &[]),
@@ -164,21 +179,117 @@ fn filters(criterion: &mut Criterion) {
     for (name, components) in chains {
         let (mut chain, engine) = chain(components);
         let _ticking = engine.ticking();
-        let mut decided = Vec::new();
+        let (mut indexer, mut decided) = (Indexer::default(), Vec::new());
         group.bench_function(name, |b| {
-            b.iter_batched(
-                || event.clone(),
-                |event| {
-                    chain.handle(event, 1, 1_795_221_672_529_642, &mut decided);
-                    black_box(decided.pop())
-                },
-                // Few at once: an event of the pipeline was parsed a moment ago, and is in the cache.
-                BatchSize::NumIterations(16),
-            );
+            b.iter(|| {
+                let event = indexer.parse(Format::Json, json.clone());
+                let event = event.expect("the event parses");
+                chain.handle(event, 1, 1_795_221_672_529_642, &mut decided);
+                let decided = black_box(decided.pop()).expect("an event comes out");
+                indexer.take_back(decided.event);
+            });
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, events, filters);
+/// The same calls with nothing of the host around them: what wasmtime and the guest take, at least, with this contract.
+mod alone {
+    use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+    use wasmtime::{Config, Engine, Result, Store};
+    use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+    mod bindings {
+        #![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
+        wasmtime::component::bindgen!({
+            path: "../wit",
+            world: "filter",
+            ownership: Borrowing { duplicate_if_necessary: true },
+        });
+    }
+    use bindings::jackfield::filter::{current_event, host, types};
+
+    #[derive(Default)]
+    pub(super) struct Guest {
+        wasi: WasiCtx,
+        table: ResourceTable,
+    }
+
+    impl WasiView for Guest {
+        fn ctx(&mut self) -> WasiCtxView<'_> {
+            WasiCtxView {
+                ctx: &mut self.wasi,
+                table: &mut self.table,
+            }
+        }
+    }
+
+    impl types::Host for Guest {}
+
+    impl current_event::Host for Guest {
+        fn get(&mut self, _: String) -> Option<String> {
+            None
+        }
+        fn headers(&mut self) -> Vec<types::Header> {
+            Vec::new()
+        }
+        fn body(&mut self) -> Option<String> {
+            None
+        }
+    }
+
+    impl host::Host for Guest {
+        fn log(&mut self, _: host::Level, _: String) {}
+        fn count(&mut self, _: String, _: u64) {}
+    }
+
+    /// A component that was configured, as a function of the headers that it declares.
+    pub(super) fn instance(
+        component: &[u8],
+    ) -> Result<impl FnMut(&[Option<&str>]) -> Result<()> + use<>> {
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        let engine = Engine::new(&config)?;
+        let mut linker = Linker::<Guest>::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+        bindings::Filter::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+        let mut store = Store::new(&engine, Guest::default());
+        store.set_epoch_deadline(1);
+        let component = Component::new(&engine, component)?;
+        let filter = bindings::Filter::instantiate(&mut store, &component, &linker)?;
+        let configured = filter
+            .jackfield_filter_handler()
+            .call_configure(&mut store, "{}", None)?;
+        configured.map_err(wasmtime::Error::msg)?;
+        Ok(move |headers: &[Option<&str>]| {
+            let handler = filter.jackfield_filter_handler();
+            let decision = handler.call_handle(&mut store, 1_795_221_672_529_642, headers);
+            decision.map(std::hint::black_box).map(drop)
+        })
+    }
+}
+
+fn wasmtime_alone(criterion: &mut Criterion) {
+    let event = Event::parse(Format::Json, json()).expect("the event parses");
+    let read = [
+        "Unique-ID",
+        "Caller-Caller-ID-Number",
+        "Caller-Destination-Number",
+        "variable_tenant",
+    ]
+    .map(|name| event.get_str(name));
+    let read: Vec<Option<&str>> = read.iter().map(Option::as_deref).collect();
+    let mut group = criterion.benchmark_group("wasmtime alone");
+    let calls: [(&str, Component, &[Option<&str>]); 2] = [
+        ("reads 4, sets 2, routes", Component::Built("yardstick"), &read),
+        ("does nothing", Component::Empty, &[]),
+    ];
+    for (name, component, headers) in calls {
+        let mut handle = alone::instance(&component.bytes()).expect("the filter starts");
+        group.bench_function(name, |b| b.iter(|| handle(headers).expect("the filter answers")));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, events, filters, wasmtime_alone);
 criterion_main!(benches);

@@ -221,6 +221,9 @@ impl Bench {
         self.add(lines::CALL, more("reads 4, sets 2, routes") / 1e3);
         self.add(lines::CALL_IDLE, more("does nothing"));
         self.add(lines::UNSUBSCRIBED_NS, more("not subscribed"));
+        let alone = |call: &str| steps.ns("wasmtime alone", call);
+        self.add(lines::CALL_ALONE, alone("reads 4, sets 2, routes") / 1e3);
+        self.add(lines::CALL_IDLE_ALONE, alone("does nothing"));
     }
 
     fn latency(&mut self, round: usize) {
