@@ -200,7 +200,12 @@ mod alone {
     use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
     mod bindings {
-        #![allow(clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]
+        #![allow(
+            clippy::all,
+            clippy::pedantic,
+            clippy::restriction,
+            reason = "generated"
+        )]
         wasmtime::component::bindgen!({
             path: "../wit",
             world: "filter",
@@ -281,12 +286,18 @@ fn wasmtime_alone(criterion: &mut Criterion) {
     let read: Vec<Option<&str>> = read.iter().map(Option::as_deref).collect();
     let mut group = criterion.benchmark_group("wasmtime alone");
     let calls: [(&str, Component, &[Option<&str>]); 2] = [
-        ("reads 4, sets 2, routes", Component::Built("yardstick"), &read),
+        (
+            "reads 4, sets 2, routes",
+            Component::Built("yardstick"),
+            &read,
+        ),
         ("does nothing", Component::Empty, &[]),
     ];
     for (name, component, headers) in calls {
         let mut handle = alone::instance(&component.bytes()).expect("the filter starts");
-        group.bench_function(name, |b| b.iter(|| handle(headers).expect("the filter answers")));
+        group.bench_function(name, |b| {
+            b.iter(|| handle(headers).expect("the filter answers"))
+        });
     }
     group.finish();
 }

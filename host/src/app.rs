@@ -1,6 +1,5 @@
 //! The spine: builds the stages in the order of the data, connects the queues between them, starts and stops them.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -27,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Arrivals, Calls, Inputs, Outbox, Past, Pipeline, Seen};
 use crate::route::Routes;
 use crate::settings::{self, Followers, Reading, SetLog, Settings};
-use crate::worker::Worker;
+use crate::worker::{Apart, Worker};
 use crate::writer::{End, Letters, Printer, Source, Writer};
 
 /// How long a stop may take to bring to Redis what is left; the rest stays in the journal.
@@ -105,15 +104,14 @@ pub struct App {
     pub view: Arc<View>,
     /// Where HTTP listens.
     pub http: SocketAddr,
-    intake: JoinSet<Infallible>,
+    links: Apart<()>,
     pipeline: Worker,
-    writer: JoinSet<End>,
+    writer: Apart<End>,
     loader: Worker,
     listeners: Worker,
     stop_watching: Arc<AtomicBool>,
     settings: Worker,
-    server: Worker,
-    stop_server: oneshot::Sender<()>,
+    server: Apart<()>,
 }
 
 impl App {
@@ -165,7 +163,8 @@ impl App {
             follow_routes.clone(),
             &outbox,
             &view,
-        );
+        )
+        .map_err(AppError::Thread)?;
         let engine = Arc::new(Engine::new().map_err(AppError::Engine)?);
         let stop_watching = Arc::new(AtomicBool::new(false));
         let loader = Loader::new(Arc::clone(&engine), config.filters)
@@ -205,23 +204,21 @@ impl App {
         let loader = watch_filters(loader, &view, Arc::clone(&stop_watching))?;
         let settings = watch_settings(&view, Arc::clone(&stop_watching))?;
 
-        let (stop_server, stopped) = oneshot::channel();
-        let (socket, shown) = (listener.into_std().map_err(listen)?, Arc::clone(&view));
-        let server = Worker::start("http", move || admin::serve_apart(socket, shown, stopped))
-            .map_err(AppError::Thread)?;
-        let intake = connect(config.esl, wants, &view);
+        let socket = listener.into_std().map_err(listen)?;
+        let serve = admin::serve(socket, Arc::clone(&view));
+        let server = Apart::start("http", serve).map_err(AppError::Thread)?;
+        let links = connect(config.esl, wants, &view).map_err(AppError::Thread)?;
         Ok(App {
             listeners: serve_listeners(&view)?,
             view,
             http,
-            intake,
+            links,
             pipeline,
             writer,
             loader,
             stop_watching,
             settings,
             server,
-            stop_server,
         })
     }
 
@@ -230,36 +227,35 @@ impl App {
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<Balance, AppError> {
         let died = tokio::select! {
             () = stop => None,
-            _ = self.intake.join_next() => Some(AppError::Died("a link to FreeSWITCH")),
+            _ = self.links.ended() => Some(AppError::Died("a link to FreeSWITCH")),
             () = self.pipeline.ended() => Some(self.why("the pipeline", None)),
-            Some(ended) = self.writer.join_next() => Some(self.why("the writer", ended.ok())),
+            ended = self.writer.ended() => Some(self.why("the writer", ended)),
             () = self.loader.ended() => Some(AppError::Died("the loader")),
             () = self.listeners.ended() => Some(AppError::Died("the listeners' reader")),
             () = self.settings.ended() => Some(AppError::Died("the watch of the settings")),
-            () = self.server.ended() => Some(AppError::Died("the HTTP server")),
+            _ = self.server.ended() => Some(AppError::Died("the HTTP server")),
         };
         let ledger = Arc::clone(&self.view.ledger);
         tracing::info!(pending = ledger.balance().pending, "stopping");
-        self.intake.shutdown().await;
+        self.links.stop().await;
         self.view.links.esl.stopped();
         self.view.links.commands.stopped();
         self.view.links.redis.draining();
         self.view.arrivals.close();
-        self.drain().await;
-        self.writer.shutdown().await;
+        drain(&mut self.writer, &self.view).await;
+        self.writer.stop().await;
         self.view.arrivals.abort();
         // By now they can be told all that was decided.
         self.view.listeners.stop();
         // Whoever does not read cannot be told.
         let _told = timeout(STOP_TOLD, self.view.listeners.gone()).await;
         self.stop_watching.store(true, Ordering::Release);
-        drop(self.stop_server);
         // The watch of the settings may hang in a file system, and has nothing that would be missed.
         let joined = [
             self.pipeline.join().await,
             self.loader.join().await,
             self.listeners.join().await,
-            self.server.join().await,
+            self.server.stop().await,
         ];
         let balance = ledger.balance();
         tracing::info!(
@@ -280,30 +276,6 @@ impl App {
         }
     }
 
-    /// Waits until the writer is done, for as long as there is hope.
-    async fn drain(&mut self) {
-        let redis = Arc::clone(&self.view.links.redis);
-        let away = async {
-            let mut since = Instant::now();
-            while since.elapsed() < STOP_AWAY {
-                sleep(STOP_AWAY / 20).await;
-                if redis.is_ready() {
-                    since = Instant::now();
-                }
-            }
-        };
-        let drained = async {
-            tokio::select! {
-                _ = self.writer.join_next() => true,
-                () = away => false,
-            }
-        };
-        if !timeout(STOP, drained).await.unwrap_or(false) {
-            let pending = self.view.ledger.balance().pending;
-            tracing::warn!(pending, "not drained: the rest stays in the journal");
-        }
-    }
-
     /// Why the pipeline or the writer ended by itself; a pipeline that ends takes the writer with it.
     fn why(&self, part: &'static str, end: Option<End>) -> AppError {
         let seen = &self.view.seen;
@@ -318,6 +290,30 @@ impl App {
             },
             _ => AppError::Died(part),
         }
+    }
+}
+
+/// Waits until the writer is done, for as long as there is hope.
+async fn drain(writer: &mut Apart<End>, view: &View) {
+    let redis = Arc::clone(&view.links.redis);
+    let away = async {
+        let mut since = Instant::now();
+        while since.elapsed() < STOP_AWAY {
+            sleep(STOP_AWAY / 20).await;
+            if redis.is_ready() {
+                since = Instant::now();
+            }
+        }
+    };
+    let drained = async {
+        tokio::select! {
+            _ = writer.ended() => true,
+            () = away => false,
+        }
+    };
+    if !timeout(STOP, drained).await.unwrap_or(false) {
+        let pending = view.ledger.balance().pending;
+        tracing::warn!(pending, "not drained: the rest stays in the journal");
     }
 }
 
@@ -389,13 +385,12 @@ fn outbox(
     outbox
 }
 
-/// Both links to FreeSWITCH, and what they say of each other, from now on.
+/// Both links to FreeSWITCH, and what they say of each other, from now on. They end only if one of them dies.
 fn connect(
     settings: config::Esl,
     wanted: watch::Receiver<Subscription>,
     view: &View,
-) -> JoinSet<Infallible> {
-    let mut links = JoinSet::new();
+) -> std::io::Result<Apart<()>> {
     let resync = Resync {
         link: Arc::clone(&view.links.esl),
         commands: view.commands.clone(),
@@ -404,14 +399,13 @@ fn connect(
     let into = Arc::clone(&view.arrivals);
     let calls = view.seen.calls();
     let believed = move || usize::try_from(calls.borrow().alive).unwrap_or(usize::MAX);
-    links.spawn(resync.run(move |parts| into.roll_call(parts), believed));
+    let resync = resync.run(move |parts| into.roll_call(parts), believed);
     let commands = CommandLink {
         settings: settings.clone(),
         commands: view.commands.clone(),
         link: Arc::clone(&view.links.commands),
         events: Arc::clone(&view.links.esl),
     };
-    links.spawn(commands.run());
     let intake = Intake {
         settings,
         wanted,
@@ -419,13 +413,20 @@ fn connect(
         commands: view.commands.clone(),
     };
     let (into, metrics) = (Arc::clone(&view.arrivals), Arc::clone(&view.metrics));
-    links.spawn(intake.run(move |received| {
+    let intake = intake.run(move |received| {
         let (read_us, events) = (received.at_us, received.events.len() as u64);
         into.receive(received);
         let took = Duration::from_micros(clock::now_us().saturating_sub(read_us));
         metrics.stages.intake.worked(took, events);
-    }));
-    links
+    });
+    Apart::start("esl", async {
+        let mut links = JoinSet::new();
+        links.spawn(intake);
+        links.spawn(commands.run());
+        links.spawn(resync);
+        // Whichever it is, the host goes with it.
+        let _died = links.join_next().await;
+    })
 }
 
 /// Starts what brings decisions to where they go.
@@ -436,8 +437,7 @@ fn write(
     routes: watch::Receiver<Arc<Routes>>,
     outbox: &Arc<Outbox>,
     view: &View,
-) -> JoinSet<End> {
-    let mut writer = JoinSet::new();
+) -> std::io::Result<Apart<End>> {
     match output {
         Output::Redis => {
             let lane = Writer {
@@ -453,7 +453,7 @@ fn write(
                 metrics: Arc::clone(&view.metrics),
                 link: Arc::clone(&view.links.redis),
             };
-            writer.spawn(lane.run());
+            Apart::start("writer", lane.run())
         }
         Output::Stdout => {
             let printer = Printer {
@@ -463,10 +463,9 @@ fn write(
                 metrics: Arc::clone(&view.metrics),
                 link: Arc::clone(&view.links.redis),
             };
-            writer.spawn(printer.run());
+            Apart::start("writer", printer.run())
         }
     }
-    writer
 }
 
 /// Changes of the folder go to the pipeline.

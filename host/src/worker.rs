@@ -1,10 +1,13 @@
 //! A thread of the host's own: named, owned, and its death noticed.
 //!
 //! The pipeline and the loader are threads and not tasks because filters are called synchronously. Inside, the runtime is
-//! entered: what a filter does through WASI may need it.
+//! entered: what a filter does through WASI may need it. The writer and the HTTP server are tasks that have a thread and a runtime
+//! to themselves: nothing else makes them wait, and no worker wakes another one for them.
 
+use std::future::Future;
 use std::thread::JoinHandle;
 
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 /// A running thread.
@@ -45,5 +48,58 @@ impl Worker {
     pub async fn join(mut self) -> bool {
         self.ended().await;
         self.thread.join().is_ok()
+    }
+}
+
+/// A task with a thread of its own.
+#[derive(Debug)]
+pub struct Apart<T> {
+    worker: Worker,
+    /// Taken when it was told.
+    end: Option<oneshot::Receiver<T>>,
+    /// It ends when this is dropped.
+    stop: oneshot::Sender<()>,
+}
+
+impl<T: Send + 'static> Apart<T> {
+    /// Runs the task on a thread of this name; must be called on the runtime.
+    pub fn start(
+        name: &str,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> std::io::Result<Apart<T>> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ended, end) = oneshot::channel();
+        let worker = Worker::start(name, move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return tracing::error!(%error, "no runtime"),
+            };
+            let end = runtime.block_on(async {
+                tokio::select! {
+                    end = task => Some(end),
+                    _ = stopped => None,
+                }
+            });
+            if let Some(end) = end {
+                // Whoever waited may have gone.
+                let _told = ended.send(end);
+            }
+            runtime.shutdown_background();
+        })?;
+        let end = Some(end);
+        Ok(Apart { worker, end, stop })
+    }
+
+    /// How it ended, once it has; none if it died, and if this was told before.
+    pub async fn ended(&mut self) -> Option<T> {
+        let end = self.end.as_mut()?.await.ok();
+        self.end = None;
+        end
+    }
+
+    /// Stops it, wherever it is; false if it had died.
+    pub async fn stop(self) -> bool {
+        drop(self.stop);
+        self.worker.join().await
     }
 }

@@ -28,33 +28,23 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 
 pub use view::{Reach, View};
 
 use access::admit;
 
-/// Answers requests until `stop` is dropped, on a runtime of this thread alone: whatever clients want, the sockets of FreeSWITCH and
-/// of Redis are served by others.
-pub fn serve_apart(listener: std::net::TcpListener, view: Arc<View>, stop: oneshot::Receiver<()>) {
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let served = runtime.and_then(|runtime| {
-        let served = runtime.block_on(async {
-            tokio::select! {
-                served = serve(TcpListener::from_std(listener)?, view) => served,
-                _ = stop => Ok(()),
-            }
-        });
-        runtime.shutdown_background();
-        served
-    });
+/// Answers requests for as long as it runs.
+pub async fn serve(listener: std::net::TcpListener, view: Arc<View>) {
+    let served = match TcpListener::from_std(listener) {
+        Ok(listener) => answer(listener, view).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = served {
         tracing::error!(%error, "HTTP cannot be served");
     }
 }
 
-async fn serve(listener: TcpListener, view: Arc<View>) -> std::io::Result<()> {
+async fn answer(listener: TcpListener, view: Arc<View>) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/", get(page::page))
         .route("/health", get(health))

@@ -125,7 +125,9 @@ fn confine(idle: bool) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     match idle {
         true => go_idle(),
-        false => rustix::process::nice(NICE).map(drop).map_err(io::Error::from),
+        false => rustix::process::nice(NICE)
+            .map(drop)
+            .map_err(io::Error::from),
     }
 }
 
