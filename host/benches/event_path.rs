@@ -296,7 +296,7 @@ fn wasmtime_alone(criterion: &mut Criterion) {
     for (name, component, headers) in calls {
         let mut handle = alone::instance(&component.bytes()).expect("the filter starts");
         group.bench_function(name, |b| {
-            b.iter(|| handle(headers).expect("the filter answers"))
+            b.iter(|| handle(headers).expect("the filter answers"));
         });
     }
     group.finish();

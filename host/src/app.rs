@@ -1,5 +1,6 @@
 //! The spine: builds the stages in the order of the data, connects the queues between them, starts and stops them.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admin::{self, Reach, View};
@@ -104,7 +104,8 @@ pub struct App {
     pub view: Arc<View>,
     /// Where HTTP listens.
     pub http: SocketAddr,
-    links: Apart<()>,
+    intake: Apart<Infallible>,
+    commands: Apart<()>,
     pipeline: Worker,
     writer: Apart<End>,
     loader: Worker,
@@ -207,12 +208,13 @@ impl App {
         let socket = listener.into_std().map_err(listen)?;
         let serve = admin::serve(socket, Arc::clone(&view));
         let server = Apart::start("http", serve).map_err(AppError::Thread)?;
-        let links = connect(config.esl, wants, &view).map_err(AppError::Thread)?;
+        let (intake, commands) = connect(config.esl, wants, &view).map_err(AppError::Thread)?;
         Ok(App {
             listeners: serve_listeners(&view)?,
             view,
             http,
-            links,
+            intake,
+            commands,
             pipeline,
             writer,
             loader,
@@ -227,7 +229,8 @@ impl App {
     pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<Balance, AppError> {
         let died = tokio::select! {
             () = stop => None,
-            _ = self.links.ended() => Some(AppError::Died("a link to FreeSWITCH")),
+            _ = self.intake.ended() => Some(AppError::Died("the event link to FreeSWITCH")),
+            _ = self.commands.ended() => Some(AppError::Died("the command link to FreeSWITCH")),
             () = self.pipeline.ended() => Some(self.why("the pipeline", None)),
             ended = self.writer.ended() => Some(self.why("the writer", ended)),
             () = self.loader.ended() => Some(AppError::Died("the loader")),
@@ -237,25 +240,29 @@ impl App {
         };
         let ledger = Arc::clone(&self.view.ledger);
         tracing::info!(pending = ledger.balance().pending, "stopping");
-        self.links.stop().await;
+        // That one of them died was noticed above.
+        self.intake.stop().await;
+        self.commands.stop().await;
         self.view.links.esl.stopped();
         self.view.links.commands.stopped();
         self.view.links.redis.draining();
         self.view.arrivals.close();
         drain(&mut self.writer, &self.view).await;
-        self.writer.stop().await;
+        let wrote = self.writer.stop().await;
         self.view.arrivals.abort();
         // By now they can be told all that was decided.
         self.view.listeners.stop();
         // Whoever does not read cannot be told.
         let _told = timeout(STOP_TOLD, self.view.listeners.gone()).await;
         self.stop_watching.store(true, Ordering::Release);
+        let served = self.server.stop().await;
         // The watch of the settings may hang in a file system, and has nothing that would be missed.
         let joined = [
+            wrote,
+            served,
             self.pipeline.join().await,
             self.loader.join().await,
             self.listeners.join().await,
-            self.server.stop().await,
         ];
         let balance = ledger.balance();
         tracing::info!(
@@ -269,9 +276,9 @@ impl App {
         );
         match died {
             Some(error) => Err(error),
-            None if joined == [true; 4] => Ok(balance),
+            None if joined == [true; 5] => Ok(balance),
             None => Err(AppError::Died(
-                "the pipeline, the loader, the listeners' reader or the HTTP server",
+                "the writer, the HTTP server, the pipeline, the loader or the listeners' reader",
             )),
         }
     }
@@ -385,12 +392,12 @@ fn outbox(
     outbox
 }
 
-/// Both links to FreeSWITCH, and what they say of each other, from now on. They end only if one of them dies.
+/// Both links to FreeSWITCH, and what they say of each other, from now on. The one that reads events has its thread for itself.
 fn connect(
     settings: config::Esl,
     wanted: watch::Receiver<Subscription>,
     view: &View,
-) -> std::io::Result<Apart<()>> {
+) -> std::io::Result<(Apart<Infallible>, Apart<()>)> {
     let resync = Resync {
         link: Arc::clone(&view.links.esl),
         commands: view.commands.clone(),
@@ -419,14 +426,13 @@ fn connect(
         let took = Duration::from_micros(clock::now_us().saturating_sub(read_us));
         metrics.stages.intake.worked(took, events);
     });
-    Apart::start("esl", async {
-        let mut links = JoinSet::new();
-        links.spawn(intake);
-        links.spawn(commands.run());
-        links.spawn(resync);
-        // Whichever it is, the host goes with it.
-        let _died = links.join_next().await;
-    })
+    let commands = async {
+        let _never = tokio::join!(commands.run(), resync);
+    };
+    Ok((
+        Apart::start("esl", intake)?,
+        Apart::start("commands", commands)?,
+    ))
 }
 
 /// Starts what brings decisions to where they go.

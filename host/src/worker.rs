@@ -1,13 +1,13 @@
 //! A thread of the host's own: named, owned, and its death noticed.
 //!
 //! The pipeline and the loader are threads and not tasks because filters are called synchronously. Inside, the runtime is
-//! entered: what a filter does through WASI may need it. The writer and the HTTP server are tasks that have a thread and a runtime
-//! to themselves: nothing else makes them wait, and no worker wakes another one for them.
+//! entered: what a filter does through WASI may need it. The links, the writer and the HTTP server are tasks, each with a thread and
+//! a runtime to itself: none makes another one wait, and no thread is woken but the one that has something to do.
 
 use std::future::Future;
 use std::thread::JoinHandle;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 /// A running thread.
@@ -71,7 +71,7 @@ impl<T: Send + 'static> Apart<T> {
         let (ended, end) = oneshot::channel();
         let worker = Worker::start(name, move || {
             let runtime = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
+                Ok(runtime) => Own(Some(runtime)),
                 Err(error) => return tracing::error!(%error, "no runtime"),
             };
             let end = runtime.block_on(async {
@@ -84,7 +84,6 @@ impl<T: Send + 'static> Apart<T> {
                 // Whoever waited may have gone.
                 let _told = ended.send(end);
             }
-            runtime.shutdown_background();
         })?;
         let end = Some(end);
         Ok(Apart { worker, end, stop })
@@ -97,9 +96,27 @@ impl<T: Send + 'static> Apart<T> {
         end
     }
 
-    /// Stops it, wherever it is; false if it had died.
+    /// Stops it, wherever it is; false if its thread panicked.
     pub async fn stop(self) -> bool {
         drop(self.stop);
         self.worker.join().await
+    }
+}
+
+/// The runtime of one thread. What still blocks there (a resolver, a disk that hangs) is not waited for, whether the task ends or
+/// panics.
+struct Own(Option<Runtime>);
+
+impl Own {
+    fn block_on<T>(&self, task: impl Future<Output = Option<T>>) -> Option<T> {
+        self.0.as_ref()?.block_on(task)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }

@@ -728,18 +728,20 @@ impl Drop for Host {
 /// The process in which the host of this process id compiles a filter, once there is one.
 #[track_caller]
 pub fn wait_compiler(host: u32) -> u32 {
-    let tasks = format!("/proc/{host}/task");
-    wait_for("a filter is compiled", || {
-        let tasks = fs::read_dir(&tasks).ok()?;
-        let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();
-        let children: String = tasks.flatten().filter_map(children).collect();
-        let mut children = children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        children.find(|pid| {
-            let command = fs::read_to_string(format!("/proc/{pid}/cmdline"));
-            command.is_ok_and(|command| command.contains("compile-filter"))
-        })
+    wait_for("a filter is compiled", || compiler(host, |_| true))
+}
+
+/// A child of this host that compiles a filter with such a command line.
+pub fn compiler(host: u32, is_meant: impl Fn(&str) -> bool) -> Option<u32> {
+    let tasks = fs::read_dir(format!("/proc/{host}/task")).ok()?;
+    let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).ok();
+    let children: String = tasks.flatten().filter_map(children).collect();
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    children.find(|pid: &u32| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        command.is_ok_and(|command| command.contains("compile-filter") && is_meant(&command))
     })
 }
 

@@ -407,23 +407,24 @@ fn endless() -> Vec<u8> {
     forged::of_body(&[b"\x01\x01\x7f", &*enter, &leave, b"\x20\0\x0b"].concat())
 }
 
-/// The compiler that has its share of the processors. The one before it had only what nobody else wanted, and was given up.
+/// The compiler that comes after the one which had only what nothing else wanted.
 fn wait_second_compiler(host: &Host) -> u32 {
-    const SCHED_IDLE: &str = "5";
-    let first = host.wait_compiler();
-    wait_for("it goes behind everything else", || {
-        let stat = fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
-        // The 41st field; the second may have spaces, and ends with the last parenthesis.
-        let policy = stat.rsplit(')').next()?.split_whitespace().nth(38)?;
-        (policy == SCHED_IDLE).then_some(())
-    });
-    wait_for("another compiler", || {
-        Some(host.wait_compiler()).filter(|second| *second != first)
+    wait_for("the second compiler", || {
+        harness::compiler(host.pid(), |command| !command.contains("--idle"))
     })
+}
+
+/// The class in which the kernel schedules a process: the 41st field of its status.
+fn scheduled(process: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field may have spaces, and ends with the last parenthesis.
+    let (_, from_third) = stat.rsplit_once(')')?;
+    from_third.split_whitespace().nth(38).map(str::to_owned)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_compiles_for_ever_keeps_neither_events_nor_a_stop_waiting() {
+    const SCHED_IDLE: &str = "5";
     let mut scene = Scene::start(among_good).await;
     let bomb = scene.host.filters.join("20-bomb.wasm");
     // What the kernel does after a minute of processor time, and what a fault of the compiler would be.
@@ -435,6 +436,10 @@ async fn a_file_that_compiles_for_ever_keeps_neither_events_nor_a_stop_waiting()
         // A digest of its own.
         bytes.extend([0, 3, 1, b'b', signal.as_bytes()[0]]);
         fs::write(&bomb, bytes).unwrap();
+        wait_for("a compiler behind the threads that move events", || {
+            let first = harness::compiler(scene.host.pid(), |_| true)?;
+            scheduled(first).filter(|class| class == SCHED_IDLE)
+        });
         let compiler = wait_second_compiler(&scene.host);
         scene.fire(100);
         scene.all_delivered();
@@ -450,7 +455,7 @@ async fn a_file_that_compiles_for_ever_keeps_neither_events_nor_a_stop_waiting()
         filter["last_error"] == "cannot be compiled: the compiler was ended: signal: 15 (SIGTERM)"
     });
     fs::write(&bomb, endless()).unwrap();
-    let compiler = wait_second_compiler(&scene.host);
+    let compiler = scene.host.wait_compiler();
     scene.fire(100);
     assert_counted(&scene.all_delivered());
     let stopped = Instant::now();

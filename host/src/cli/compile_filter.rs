@@ -11,7 +11,7 @@ use crate::filter::compile_confined;
 /// How the host wants it compiled.
 #[derive(Debug, Args)]
 pub(super) struct CompileFilter {
-    /// Take only time of the processors that nobody else wants.
+    /// Take only time of the processors that nothing else wants.
     #[arg(long)]
     idle: bool,
 }

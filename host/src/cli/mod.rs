@@ -200,7 +200,7 @@ fn print_error(error: &dyn std::error::Error) {
     eprintln!("{line}");
 }
 
-/// A runtime for sockets, timers and HTTP; events are filtered on a thread of their own.
+/// A runtime for the command itself: signals, timers, the simulated FreeSWITCH. What moves events has threads of its own.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -29,11 +29,13 @@ pub(super) const WALL: Duration = Duration::from_secs(120);
 pub(super) const MEMORY: u64 = 1 << 30;
 /// Bytes of machine code: twice the largest file.
 pub(super) const CODE: u64 = 2 * folder::MAX_COMPONENT;
-/// While events come, this long it only gets what nobody else wants of the processors. A machine that has nothing to spare must not
-/// keep a filter from going live: the next compiler takes its share.
-const IDLE: Duration = Duration::from_secs(2);
-/// Such a one yields to what moves events, but not far: it has half their share.
+/// How long a compiler that yields gets only what nothing else wants of the processors. Nobody without privileges leaves that class
+/// again, and a machine that has nothing to spare must not keep a filter from going live: then another one begins anew.
+const IDLE: Duration = Duration::from_millis(1_500);
+/// The other one yields as well, but not so far: it has half the weight of a thread that moves events.
 const NICE: i32 = 3;
+/// How long a child that was killed is waited for. It dies by itself, for which it needs the processor once more.
+const DEATH: Duration = Duration::from_secs(1);
 /// How often the host looks whether the child has ended.
 const LOOK: Duration = Duration::from_millis(5);
 /// This binary, also after an upgrade has replaced its file.
@@ -73,13 +75,15 @@ impl Compiler {
         self.cache = Some(cache);
     }
 
-    /// The component of a file with this digest, compiled unless it is known, and whether it was. A child is not waited for beyond `until`.
+    /// The component of a file with this digest, compiled unless it is known, and whether it was. A child is not waited for beyond
+    /// `until`; one that `yields` keeps no event waiting for a processor.
     pub(super) fn component(
         &self,
         engine: &Engine,
         digest: &Arc<str>,
         wasm: &[u8],
         until: Option<Instant>,
+        yields: bool,
     ) -> Result<(Component, bool), Refusal> {
         contract::form(wasm)?;
         let known = self.cache.as_ref().and_then(|cache| cache.find(digest));
@@ -93,7 +97,7 @@ impl Compiler {
         }
         let code = match &self.how {
             How::Here => engine::compile(engine.wasmtime(), wasm).map_err(Refusal::Invalid)?,
-            How::Apart(stop) => compile_apart(wasm, stop, until)?,
+            How::Apart(stop) => compile_apart(wasm, stop, until, yields)?,
         };
         if let Some(cache) = &self.cache {
             cache.keep(digest, &code);
@@ -103,7 +107,7 @@ impl Compiler {
 }
 
 /// What the child does: gives up what it must not have, reads a file, compiles it. An `idle` one takes only time of the processors
-/// that nobody else wants.
+/// that nothing else wants.
 ///
 /// # Errors
 /// The text for people: why the limits cannot be set or the file not be compiled.
@@ -123,16 +127,15 @@ fn confine(idle: bool) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     // With the host ends what it wanted.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    match idle {
-        true => go_idle(),
-        false => rustix::process::nice(NICE)
-            .map(drop)
-            .map_err(io::Error::from),
+    // Where the kernel or the C library refuses that class, there is still the nice value.
+    if !idle || go_idle().is_err() {
+        rustix::process::nice(NICE)?;
     }
+    Ok(())
 }
 
-/// The scheduling class below all others. It gives way the moment that something else wakes up; a mere nice value would keep the
-/// processor for some milliseconds more, and every event that comes meanwhile waiting.
+/// The scheduling class below all others of this container or service. It gives way the moment that something else wakes up; a mere
+/// nice value would keep the processor for some milliseconds more, and every event that comes meanwhile waiting.
 #[expect(unsafe_code, reason = "no crate in the tree makes this call")]
 fn go_idle() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
@@ -156,25 +159,29 @@ fn compile_apart(
     wasm: &[u8],
     stop: &AtomicBool,
     until: Option<Instant>,
+    yields: bool,
 ) -> Result<Vec<u8>, Refusal> {
     let no_compiler = |error: io::Error| Refusal::NoCompiler(error.to_string());
+    let is_stopped = || stop.load(Ordering::Acquire);
     let latest = Instant::now() + WALL;
     let latest = until.map_or(latest, |until| until.min(latest));
-    // While the host starts there are no events to yield to.
-    let idle = until.is_none().then(|| Instant::now() + IDLE);
-    let tries = [idle.map(|until| (true, until)), Some((false, latest))];
-    for (idle, until) in tries.into_iter().flatten() {
-        let give_up = || stop.load(Ordering::Acquire) || Instant::now() > until;
-        let ended = run(wasm, idle, give_up).map_err(no_compiler)?;
-        if let Some((ended, mut output, mut said)) = ended {
-            if ended.success() {
-                return contents(&mut output, CODE).map_err(no_compiler);
-            }
-            let said = contents(&mut said, SAID).map_err(no_compiler)?;
-            return Err(failure(ended, &String::from_utf8_lossy(&said)));
+    let idle = yields.then(|| (true, latest.min(Instant::now() + IDLE)));
+    for (idle, give_up_at) in idle.into_iter().chain([(false, latest)]) {
+        if is_stopped() {
+            break;
         }
+        let give_up = || is_stopped() || Instant::now() > give_up_at;
+        let ended = run(wasm, idle, give_up).map_err(no_compiler)?;
+        let Some((ended, mut output, mut said)) = ended else {
+            continue;
+        };
+        if ended.success() {
+            return contents(&mut output, CODE).map_err(no_compiler);
+        }
+        let said = contents(&mut said, SAID).map_err(no_compiler)?;
+        return Err(failure(ended, &String::from_utf8_lossy(&said)));
     }
-    Err(if stop.load(Ordering::Acquire) {
+    Err(if is_stopped() {
         Refusal::NoCompiler("the host stops".to_owned())
     } else if until.is_some() {
         Refusal::NotYet
@@ -222,7 +229,10 @@ fn wait(child: &mut Child, give_up: impl Fn() -> bool) -> io::Result<Option<Exit
         }
         if give_up() {
             child.kill()?;
-            child.wait()?;
+            let killed = Instant::now();
+            while child.try_wait()?.is_none() && killed.elapsed() < DEATH {
+                std::thread::sleep(LOOK);
+            }
             return Ok(None);
         }
         std::thread::sleep(LOOK);

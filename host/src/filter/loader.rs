@@ -460,9 +460,11 @@ impl Loader {
         if let Some(known) = compiled.find(|component| component.digest == *digest) {
             return Ok((known.clone(), "cached".to_owned()));
         }
+        // Only a host that runs has events to yield to.
+        let yields = self.beside.is_some() && self.start_by.is_none();
         let (component, was_kept) =
             self.compiler
-                .component(&self.engine, digest, bytes, self.start_by)?;
+                .component(&self.engine, digest, bytes, self.start_by, yields)?;
         if self.compiled.len() == KEPT {
             self.compiled.remove(0);
         }

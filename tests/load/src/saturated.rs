@@ -21,6 +21,9 @@ pub struct Through {
 
 /// Sends so many events at once.
 pub fn through(built: &Built, subject: &Subject, events: u64) -> Through {
+    // What runs before left to be written would be written during this one: half a gigabyte each.
+    let synced = Command::new("sync").status();
+    assert!(synced.expect("sync runs").success(), "the disk is there");
     let mut stand = Stand::up(built, subject, CHANNEL_ANSWER, MAX_LEN);
     let before = stand.added();
     let used = (stand.running.cpu(), Cpu::of(stand.store.pid()));
