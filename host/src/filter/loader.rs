@@ -116,6 +116,8 @@ pub struct Loader {
     stop: Arc<AtomicBool>,
     /// While the host starts: how long it waits for filters.
     start_by: Option<Instant>,
+    /// The host runs: there are events to yield to.
+    is_watching: bool,
 }
 
 /// One folder, and what was tried last of each of its files.
@@ -150,6 +152,7 @@ impl Loader {
             limits: None,
             stop: Arc::default(),
             start_by: None,
+            is_watching: false,
         }
     }
 
@@ -214,6 +217,7 @@ impl Loader {
         mut changed: impl FnMut(Change),
         mut reports: impl FnMut() -> Vec<Report>,
     ) {
+        self.is_watching = true;
         let (wake, woken) = sync_channel(1);
         let mut watcher = None;
         let mut settling = false;
@@ -460,11 +464,10 @@ impl Loader {
         if let Some(known) = compiled.find(|component| component.digest == *digest) {
             return Ok((known.clone(), "cached".to_owned()));
         }
-        // Only a host that runs has events to yield to.
-        let yields = self.beside.is_some() && self.start_by.is_none();
+        let (until, yields) = (self.start_by, self.is_watching);
         let (component, was_kept) =
             self.compiler
-                .component(&self.engine, digest, bytes, self.start_by, yields)?;
+                .component(&self.engine, digest, bytes, until, yields)?;
         if self.compiled.len() == KEPT {
             self.compiled.remove(0);
         }
