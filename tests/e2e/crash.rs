@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use jackfield::simulator::{Settings, Simulator};
+use serde_json::Value;
 
 use crate::harness::{DURABLE, Host, Redis, Setup, wait_for};
 use crate::numbered::{self, Firing, STREAM};
 use crate::proxy::{self, Proxy};
+use crate::scene::versioned;
 
 async fn switch() -> Arc<Simulator> {
     // A command of the host's own would be an API event, which a filter that wants every event would count.
@@ -183,6 +185,43 @@ async fn a_filter_counts_every_journaled_event_once_whatever_kills_the_host() {
     numbered::wait_growth(&redis, 100);
     firing.stop().await;
     host.wait_settled(0);
+    check_counts(&redis);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_filter_knows_every_event_once_where_one_of_them_was_another_just_before_the_kill() {
+    let (switch, redis) = (switch().await, Redis::start());
+    let count = |comment: u64| format!("attack = \"counter\"\n# {comment}\n");
+    let mut setup = setup(&switch, &redis)
+        .filter("10-version", "hostile", &versioned("0"))
+        .filter("20-count", "hostile", &count(0));
+    let firing = Firing::start(&switch);
+    for round in 1..=4 {
+        let host = setup.start();
+        host.wait_ready();
+        numbered::wait_growth(&redis, 100);
+        // The counter's neighbour, or the counter itself.
+        let (file, text) = match round % 2 {
+            1 => ("10-version", versioned(&round.to_string())),
+            _ => ("20-count", count(round)),
+        };
+        let since = |filter: &Value| filter["since_us"].as_u64().unwrap();
+        let before = since(&host.wait_filter(file, |_| true));
+        std::fs::write(host.filters.join(format!("{file}.toml")), text).unwrap();
+        host.wait_filter(file, |filter| since(filter) != before);
+        numbered::wait_growth(&redis, 10 * round);
+        setup = host.kill();
+    }
+    let host = setup.start();
+    host.wait_ready();
+    numbered::wait_growth(&redis, 100);
+    firing.stop().await;
+    host.wait_settled(0);
+    check_counts(&redis);
+}
+
+/// The counter was called for each event once, whatever it has forgotten in between.
+fn check_counts(redis: &Redis) {
     let counts: Vec<u64> = redis
         .events(STREAM)
         .iter()

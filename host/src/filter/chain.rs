@@ -9,9 +9,11 @@ use super::decision::Allowance;
 use super::difference::Answer;
 use super::engine::Engine;
 use super::guest::bindings::jackfield::filter::types;
+use super::kept::Kept;
 use super::loader::{Change, Plan, Planned};
 use super::probation::Load;
 use super::refusal::short;
+use super::rehearsal::Occasion;
 use super::shadow::Shadow;
 use super::slot::{Handled, NoWayBack, Refused, Report, RolledBack, Slot};
 use super::status::{Attempt, FilterStatus};
@@ -52,7 +54,9 @@ pub struct Chain {
     metrics: Arc<Metrics>,
     slots: Vec<Slot>,
     /// Of the run before this one, until the filter starts.
-    restored: HashMap<Arc<str>, Vec<u8>>,
+    restored: HashMap<Arc<str>, Kept>,
+    /// The newest input.
+    lsn: Lsn,
     load: Load,
     /// Filters in the folder beyond those that may run.
     ignored: usize,
@@ -71,6 +75,7 @@ impl Chain {
             metrics,
             slots: Vec::new(),
             restored: HashMap::new(),
+            lsn: 0,
             load: Load::new(Instant::now()),
             ignored: 0,
             leaving: Vec::new(),
@@ -132,9 +137,9 @@ impl Chain {
         } = planned;
         let place = |chain: &mut Chain, old: Option<Slot>, limits: &FilterLimits| {
             let mut slot = old.unwrap_or_else(|| {
-                let saved = chain.restored.remove(&file);
-                let metrics = chain.metrics.filter(&file);
-                Slot::vacant(Arc::clone(&file), limits.clone(), metrics, saved)
+                let kept = chain.restored.remove(&file);
+                let kept = kept.unwrap_or_else(|| chain.nothing_kept(&file));
+                Slot::vacant(kept, limits.clone(), chain.metrics.filter(&file))
             });
             slot.knows_good(good);
             slot
@@ -206,7 +211,7 @@ impl Chain {
         };
         if let (Err(at), Some(limits)) = (at, limits) {
             let metrics = self.metrics.filter(file);
-            let slot = Slot::vacant(Arc::clone(file), limits, metrics, None);
+            let slot = Slot::vacant(self.nothing_kept(file), limits, metrics);
             self.slots.insert(at, slot);
         }
     }
@@ -218,7 +223,7 @@ impl Chain {
             attempt,
             ..
         } = planned;
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.status.file == file) else {
+        let Some(slot) = slot_of(&mut self.slots, &file) else {
             self.leaving.extend(old.and_then(Shadow::leave));
             return;
         };
@@ -237,7 +242,7 @@ impl Chain {
                     self.workshop.engine(),
                     &file,
                     made,
-                    slot.saved(),
+                    slot.kept().state.clone(),
                     now_us,
                     metrics,
                 )
@@ -271,10 +276,37 @@ impl Chain {
         }
     }
 
-    /// From now on events are run again that were decided before, or not any more: nothing is judged by it, and shadows do not see it.
+    /// From now on filters are [shown again](Chain::show_again) what they saw before, or not any more: nothing is judged by it,
+    /// and shadows do not see it.
     pub fn warm_up(&mut self, is_warming: bool) {
         for slot in &mut self.slots {
             slot.warm_up(is_warming);
+        }
+    }
+
+    /// What one of the filters saw in an earlier run, and does not know any more. What it does then, was done.
+    pub fn show_again(&mut self, file: &str, occasion: Occasion) {
+        let Occasion {
+            lsn, now_us, event, ..
+        } = occasion;
+        let Some(slot) = slot_of(&mut self.slots, file) else {
+            return;
+        };
+        let mut allowance = Allowance::of_one_input();
+        let Some(mut event) = event else {
+            slot.tick(&self.workshop, lsn, now_us, &mut allowance);
+            return;
+        };
+        if slot.is_called_for(&event, lsn) {
+            slot.handle(&self.workshop, &mut event, now_us, &mut allowance);
+        }
+    }
+
+    fn nothing_kept(&self, file: &Arc<str>) -> Kept {
+        Kept {
+            file: Arc::clone(file),
+            lsn: self.lsn,
+            state: None,
         }
     }
 
@@ -303,10 +335,7 @@ impl Chain {
     /// # Errors
     /// There is no such filter, or no such version.
     pub fn roll_back(&mut self, file: &str, now_us: u64) -> Result<RolledBack, NoWayBack> {
-        let slot = self
-            .slots
-            .iter_mut()
-            .find(|slot| *slot.status.file == *file);
+        let slot = slot_of(&mut self.slots, file);
         let slot = slot.ok_or_else(|| NoWayBack::NoFilter(file.to_owned()))?;
         slot.go_back(&self.workshop, "request", "by request", now_us)
     }
@@ -359,7 +388,7 @@ impl Chain {
 
     /// One input through the chain; the event itself comes out first, what was derived of it after it.
     pub fn handle(&mut self, event: Event, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut brood = Brood::new(lsn);
+        let mut brood = self.brood(lsn);
         let first = Passing {
             event,
             from: 0,
@@ -372,10 +401,10 @@ impl Chain {
 
     /// Calls `tick` of the filters of these names, as [`Chain::due_ticks`] gave them.
     pub fn tick(&mut self, names: &str, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut brood = Brood::new(lsn);
+        let mut brood = self.brood(lsn);
         for (at, slot) in self.slots.iter_mut().enumerate() {
             if names.lines().any(|name| *name == *slot.status.file) {
-                let derived = slot.tick(&self.workshop, now_us, &mut brood.allowance);
+                let derived = slot.tick(&self.workshop, lsn, now_us, &mut brood.allowance);
                 brood.add(derived, &slot.status.file, at + 1);
                 slot.tick_shadow(now_us);
             }
@@ -385,7 +414,7 @@ impl Chain {
 
     /// Events that the host itself makes of an input that is none, through every filter.
     pub fn own(&mut self, made: Vec<Derived>, lsn: Lsn, now_us: u64, decided: &mut Vec<Decided>) {
-        let mut brood = Brood::new(lsn);
+        let mut brood = self.brood(lsn);
         brood
             .waiting
             .extend(made.into_iter().map(|derived| Passing {
@@ -397,23 +426,39 @@ impl Chain {
         self.run_derived(brood, now_us, decided);
     }
 
-    /// What each filter wants to keep, by its file.
-    pub fn save(&mut self, now_us: u64) -> Vec<(Arc<str>, Vec<u8>)> {
-        let saved = self.slots.iter_mut().filter_map(|slot| {
-            let saved = slot.save_again(&self.workshop, now_us)?;
-            Some((Arc::clone(&slot.status.file), saved))
-        });
-        saved.collect()
+    /// Asks each filter what it wants to keep.
+    pub fn save(&mut self, now_us: u64) {
+        for slot in &mut self.slots {
+            slot.save_again(&self.workshop, self.lsn, now_us);
+        }
     }
 
-    /// What filters kept when the host ran last: each gets its own when it starts.
-    pub fn restore(&mut self, saved: Vec<(Arc<str>, Vec<u8>)>) {
-        self.restored = saved.into_iter().collect();
+    /// What each filter keeps: what it saved last, or what the version before it handed over. A filter that was not asked since may
+    /// be behind the others.
+    pub fn kept(&self) -> Vec<Kept> {
+        self.slots.iter().map(|slot| slot.kept().clone()).collect()
+    }
+
+    /// What filters kept when the host ran last: each gets its own when it starts. What is new has seen nothing, and begins after `lsn`.
+    pub fn restore(&mut self, kept: Vec<Kept>, lsn: Lsn) {
+        let by_file = |kept: Kept| (Arc::clone(&kept.file), kept);
+        self.restored = kept.into_iter().map(by_file).collect();
+        self.lsn = lsn;
     }
 
     /// Whether there is no filter.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// For a new input.
+    fn brood(&mut self, lsn: Lsn) -> Brood {
+        self.lsn = lsn;
+        Brood {
+            lsn,
+            waiting: VecDeque::new(),
+            allowance: Allowance::of_one_input(),
+        }
     }
 
     fn run_derived(&mut self, mut brood: Brood, now_us: u64, decided: &mut Vec<Decided>) {
@@ -438,7 +483,7 @@ impl Chain {
         let mut steps = Vec::with_capacity(self.slots.len());
         for (at, slot) in self.slots.iter_mut().enumerate().skip(from) {
             let seen = slot.before_shadow(&event);
-            if !slot.is_called_for(&event) {
+            if !slot.is_called_for(&event, brood.lsn) {
                 if let (Some(shadow), Some(seen)) = (&slot.shadow, seen) {
                     shadow.see(seen, brood.lsn, now_us, Answer::pass());
                 }
@@ -472,6 +517,11 @@ impl Chain {
     }
 }
 
+/// The place of a filter's file, if it has one.
+fn slot_of<'a>(slots: &'a mut [Slot], file: &str) -> Option<&'a mut Slot> {
+    slots.iter_mut().find(|slot| *slot.status.file == *file)
+}
+
 /// An event on its way, from the filter at `from` on.
 struct Passing {
     event: Event,
@@ -489,14 +539,6 @@ struct Brood {
 }
 
 impl Brood {
-    fn new(lsn: Lsn) -> Brood {
-        Brood {
-            lsn,
-            waiting: VecDeque::new(),
-            allowance: Allowance::of_one_input(),
-        }
-    }
-
     fn add(&mut self, made: Vec<types::Derived>, by: &Arc<str>, from: usize) {
         let passing = made.into_iter().map(|made| {
             let (derived, streams) = Derived::made(made, by);

@@ -5,7 +5,7 @@
 //! `guest` is what an instance finds around it (the current event, log, counters, a locked WASI), `instance` makes calls that
 //! cannot hang or grow, by the clock of `ticker`, `decision` checks what came back. `workshop` makes instances ahead of need,
 //! `version` is a component with its settings that runs, `step` what it did to an event, `slot` its place in the chain with its
-//! failures and the versions to go back to, `probation` says whether it stays, `chain` runs the slots in order.
+//! failures and the versions to go back to, `kept` what it keeps over a restart, `probation` says whether it stays, `chain` runs the slots in order.
 //!
 //! How a file gets there: `golden` tries a component on the cases that its file carries, `rehearsal` on past traffic,
 //! `admission` takes it from gate to gate, `loader` turns a change in the folder into a new chain. `history` is what is known of
@@ -29,6 +29,7 @@ mod guest;
 mod history;
 mod inspect;
 mod instance;
+mod kept;
 mod loader;
 mod own_folder;
 mod probation;
@@ -52,6 +53,7 @@ pub use engine::{Component, Engine};
 pub use folder::{FilterFile, Folder};
 pub use inspect::{Inspected, Prepared, inspect};
 pub use instance::Failure;
+pub use kept::Kept;
 pub use loader::{Beside, Change, Loader, PastOf, Planned};
 pub use refusal::Refusal;
 pub use rehearsal::{Candidate, Occasion};

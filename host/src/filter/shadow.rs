@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::decision::Allowance;
@@ -116,7 +117,7 @@ impl Shadow {
         engine: &Arc<Engine>,
         file: &Arc<str>,
         made: Made,
-        saved: Option<&[u8]>,
+        saved: Option<Bytes>,
         now_us: u64,
         metrics: FilterMetrics,
     ) -> Shadow {
@@ -136,7 +137,7 @@ impl Shadow {
             // Its log is not taken for that of its namesake.
             file: format!("shadow/{file}").into(),
             made,
-            saved: saved.map(<[u8]>::to_vec),
+            saved,
             now_us,
             wants: Arc::clone(&wants),
             shown: Arc::clone(&shown),
@@ -242,7 +243,7 @@ struct Birth {
     engine: Arc<Engine>,
     file: Arc<str>,
     made: Made,
-    saved: Option<Vec<u8>>,
+    saved: Option<Bytes>,
     now_us: u64,
     wants: Arc<OnceLock<Wants>>,
     shown: Arc<Mutex<ShadowStatus>>,
@@ -286,7 +287,7 @@ struct Beside {
     active: Active,
     file: Arc<str>,
     /// What it began with; it is what a new instance begins with, too.
-    saved: Option<Vec<u8>>,
+    saved: Option<Bytes>,
     shown: Arc<Mutex<ShadowStatus>>,
     skipped: Skipped,
     metrics: FilterMetrics,

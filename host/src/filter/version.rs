@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::decision::{self, Allowance, AllowedStreams};
 use super::engine::{Component, Engine};
 use super::guest::bindings::jackfield::filter::types;
@@ -75,10 +77,11 @@ impl Active {
         workshop: &Workshop,
         file: &Arc<str>,
         made: Made,
-        saved: Option<&[u8]>,
+        saved: Option<&Bytes>,
         now_us: u64,
     ) -> Result<Active, Refusal> {
-        let mut active = Active::alone(workshop.engine(), file, made, saved, now_us)?;
+        let state = saved.map(|saved| &**saved);
+        let mut active = Active::alone(workshop.engine(), file, made, state, now_us)?;
         active.spare = workshop.order(file, &active.made, saved, now_us);
         Ok(active)
     }
@@ -118,7 +121,7 @@ impl Active {
     pub(super) fn ready(
         &mut self,
         workshop: &Workshop,
-        saved: Option<&[u8]>,
+        saved: Option<&Bytes>,
         now_us: u64,
     ) -> Result<(), Failure> {
         if self.instance.is_some() {
@@ -127,7 +130,10 @@ impl Active {
         let spare = self.spare.take().and_then(Spare::take);
         let (instance, _) = match spare {
             Some(spare) => spare?,
-            None => workshop::make(workshop.engine(), &self.file, &self.made, saved, now_us)?,
+            None => {
+                let state = saved.map(|saved| &**saved);
+                workshop::make(workshop.engine(), &self.file, &self.made, state, now_us)?
+            }
         };
         self.instance = Some(instance);
         self.spare = workshop.order(&self.file, &self.made, saved, now_us);
@@ -149,7 +155,8 @@ impl Active {
     }
 
     /// A spare that starts from this state takes the place of the one there is.
-    pub(super) fn renew_spare(&mut self, workshop: &Workshop, saved: Option<&[u8]>, now_us: u64) {
+    pub(super) fn renew_spare(&mut self, workshop: &Workshop, saved: Option<&Bytes>, now_us: u64) {
+        workshop.discard(self.spare.take());
         self.spare = workshop.order(&self.file, &self.made, saved, now_us);
     }
 

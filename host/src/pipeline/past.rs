@@ -182,85 +182,120 @@ impl Past {
     }
 
     fn take(&mut self, input: &Record, decision: Option<&Record>) {
-        let (lsn, at_us) = (input.head.lsn, input.head.at_us);
-        if input.head.kind == Kind::Tick {
-            let names = String::from_utf8_lossy(&input.payload);
-            if names.lines().any(|name| name == self.file) {
-                self.waiting.push_back(Occasion {
-                    lsn,
-                    now_us: at_us,
-                    event: None,
-                    answer: None,
-                });
-            }
+        let moment = Moment::new(input, decision);
+        self.present |= moment.has_met(&self.file);
+        self.waiting
+            .extend(moment.seen_by(&self.file, self.present));
+    }
+}
+
+/// An input, with what became of it.
+pub(super) struct Moment<'a> {
+    input: &'a Record,
+    event: Option<Event>,
+    /// `None`: that is not known. One that does not read is as good as none.
+    became: Option<Vec<Became>>,
+}
+
+impl<'a> Moment<'a> {
+    pub(super) fn new(input: &'a Record, decision: Option<&Record>) -> Moment<'a> {
+        Moment {
+            input,
+            event: event_of(input.head.kind, input.payload.clone()),
+            became: decision.and_then(|decision| decode(&decision.payload).ok()),
         }
-        let event = event_of(input.head.kind, input.payload.clone());
-        let now_us = event.as_ref().and_then(Event::timestamp).unwrap_or(at_us);
-        let occasion = |event, answer| Occasion {
-            lsn,
-            now_us,
-            event: Some(event),
-            answer,
+    }
+
+    /// The input itself; `None` if it is no event.
+    pub(super) fn event(&self) -> Option<&Event> {
+        self.event.as_ref()
+    }
+
+    /// What the filter `file` saw of it. One that was `present` passed on what it left no trace in.
+    pub(super) fn seen_by(&self, file: &str, present: bool) -> Vec<Occasion> {
+        let event = self.event.as_ref();
+        let Some(became) = &self.became else {
+            let undecided = event.map(|event| self.occasion(Some(event.clone()), None));
+            return self.tick_of(file).into_iter().chain(undecided).collect();
         };
-        // One that does not read is as good as none.
-        let Some(became) = decision.and_then(|decision| decode(&decision.payload).ok()) else {
-            let undecided = event.map(|event| occasion(event, None));
-            self.waiting.extend(undecided);
-            return;
-        };
-        self.present |= became.iter().any(|one| self.part(one).is_some());
-        for one in &became {
+        let events = became.iter().filter_map(|one| {
             let came = match &one.derived {
-                None => event.clone(),
-                Some(derived) => (*derived.by < *self.file).then(|| derived.event()),
+                None => event.cloned(),
+                Some(derived) => (*derived.by < *file).then(|| derived.event()),
             };
-            let Some(event) = came.and_then(|event| self.before(event, one)) else {
-                continue;
-            };
-            let answer = self.answer(one, &became);
-            self.waiting.push_back(occasion(event, answer));
-        }
+            let event = before(file, came?, one)?;
+            Some(self.occasion(Some(event), answer(file, one, became, present)))
+        });
+        self.tick_of(file).into_iter().chain(events).collect()
     }
 
-    /// The event as it came to the filter; `None` if one before it ended it.
-    fn before(&self, event: Event, became: &Became) -> Option<Event> {
-        let mut event = event;
-        let earlier = became.steps.iter().filter(|step| *step.by < *self.file);
-        for step in earlier {
-            if matches!(step.verdict, Verdict::Drop(_) | Verdict::DeadLetter(_)) {
-                return None;
-            }
-            step.edits.iter().for_each(|edit| edit.apply(&mut event));
-        }
-        Some(event)
-    }
-
-    fn part<'a>(&self, became: &'a Became) -> Option<&'a Step> {
-        became.steps.iter().find(|step| *step.by == *self.file)
-    }
-
-    /// What it did with one event of an input that became all these; `None`: that is not known.
-    fn answer(&self, one: &Became, all: &[Became]) -> Option<Answer> {
-        let Some(step) = self.part(one) else {
-            return self.present.then(Answer::pass);
-        };
-        if step.failure.is_some() {
-            // What became of the event is its policy, not its answer.
+    fn tick_of(&self, file: &str) -> Option<Occasion> {
+        if self.input.head.kind != Kind::Tick {
             return None;
         }
-        let derived = all.iter().filter_map(|one| one.derived.clone());
-        let derived: Vec<Derived> = derived.filter(|made| *made.by == *self.file).collect();
-        let calls = all.iter().filter(|one| self.part(one).is_some()).count();
-        if calls > 1 && !derived.is_empty() {
-            // A decision does not say which call made them.
+        let names = String::from_utf8_lossy(&self.input.payload);
+        let is_due = names.lines().any(|name| name == file);
+        is_due.then(|| self.occasion(None, None))
+    }
+
+    fn occasion(&self, event: Option<Event>, answer: Option<Answer>) -> Occasion {
+        let at_us = self.input.head.at_us;
+        Occasion {
+            lsn: self.input.head.lsn,
+            now_us: self
+                .event
+                .as_ref()
+                .and_then(Event::timestamp)
+                .unwrap_or(at_us),
+            event,
+            answer,
+        }
+    }
+
+    fn has_met(&self, file: &str) -> bool {
+        let mut became = self.became.iter().flatten();
+        became.any(|one| part(file, one).is_some())
+    }
+}
+
+/// The event as it came to the filter; `None` if one before it ended it.
+fn before(file: &str, event: Event, became: &Became) -> Option<Event> {
+    let mut event = event;
+    let earlier = became.steps.iter().filter(|step| *step.by < *file);
+    for step in earlier {
+        if matches!(step.verdict, Verdict::Drop(_) | Verdict::DeadLetter(_)) {
             return None;
         }
-        Some(Answer {
-            verdict: step.verdict.clone(),
-            edits: step.edits.clone(),
-            derived,
-        })
+        step.edits.iter().for_each(|edit| edit.apply(&mut event));
     }
+    Some(event)
+}
+
+fn part<'a>(file: &str, became: &'a Became) -> Option<&'a Step> {
+    became.steps.iter().find(|step| *step.by == *file)
+}
+
+/// What the filter did with one event of an input that became all these; `None`: that is not known.
+fn answer(file: &str, one: &Became, all: &[Became], present: bool) -> Option<Answer> {
+    let Some(step) = part(file, one) else {
+        return present.then(Answer::pass);
+    };
+    if step.failure.is_some() {
+        // What became of the event is its policy, not its answer.
+        return None;
+    }
+    let derived = all.iter().filter_map(|one| one.derived.clone());
+    let derived: Vec<Derived> = derived.filter(|made| *made.by == *file).collect();
+    let calls = all.iter().filter(|one| part(file, one).is_some()).count();
+    if calls > 1 && !derived.is_empty() {
+        // A decision does not say which call made them.
+        return None;
+    }
+    Some(Answer {
+        verdict: step.verdict.clone(),
+        edits: step.edits.clone(),
+        derived,
+    })
 }
 
 /// The number before the last `count` inputs that are events, if all of them lie behind this place.

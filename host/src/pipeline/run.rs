@@ -15,11 +15,12 @@ use super::calls::{Answered, Calls};
 use super::decision::{Became, Decision, encode, event_of, format};
 use super::inputs::Inputs;
 use super::outbox::Outbox;
+use super::past::{Moment, Pairs};
 use super::saved::Saved;
 use super::seen::{RollBack, Seen};
 use crate::clock;
 use crate::esl::{RollCall, Subscription};
-use crate::event::Indexer;
+use crate::event::{Event, Indexer};
 use crate::filter::{Chain, Change, Decided, Derived, Engine};
 use crate::journal::{Kind, Lsn, Record};
 use crate::ledger::{Dropped, Ledger, Settled};
@@ -98,47 +99,72 @@ struct Turn {
     storing: Option<JoinHandle<()>>,
 }
 
+impl Turn {
+    /// A disk that hangs is not waited for: the state before stays the saved one.
+    fn is_storing(&self) -> bool {
+        self.storing.as_ref().is_some_and(|one| !one.is_finished())
+    }
+
+    fn store(&mut self, saved: Saved, dir: PathBuf) {
+        self.storing = Some(tokio::task::spawn_blocking(move || store(&saved, &dir)));
+    }
+}
+
 impl Pipeline {
-    /// Loads the filters with what they saved, and runs what came since again with its outputs discarded.
+    /// Loads the filters with what they saved, and shows them what came since again with their outputs discarded.
     pub fn prepare(&mut self, change: Change) {
+        let taken = self.inputs.taken();
         let saved = Saved::load(&self.dir, self.inputs.id()).filter(|saved| {
-            let is_past = saved.lsn <= self.inputs.taken();
-            if !is_past {
+            let newest = saved.newest();
+            if newest > taken {
                 // Inputs that it knows are decided again: a filter would take them for their own repetition.
                 tracing::warn!(
-                    lsn = saved.lsn,
+                    lsn = newest,
                     "saved state is newer than the journal: filters start anew"
                 );
             }
-            is_past
+            newest <= taken
         });
-        let from = saved.as_ref().map(|saved| saved.lsn);
+        let calls_know = saved.as_ref().map_or(taken, |saved| saved.lsn);
         let (filters, calls) =
             saved.map_or_else(Default::default, |saved| (saved.filters, saved.calls));
-        self.chain.restore(filters);
+        self.chain.restore(filters, taken);
         self.calls = calls;
         self.change(change);
-        if let Some(from) = from {
-            self.warm_up(from);
-        }
+        self.warm_up(calls_know);
         // From here on a crash finds a state of these very filters.
-        store(&self.state(), &self.dir);
+        let state = self.state();
+        store(&state, &self.dir);
     }
 
-    fn warm_up(&mut self, from: Lsn) {
+    /// Each filter, and the calls, is behind by as much as came since it was saved. What a filter is shown is what it saw then: as
+    /// the filters before it had left it, whatever runs in their places now.
+    fn warm_up(&mut self, calls_know: Lsn) {
+        let kept = self.chain.kept();
         let to = self.inputs.taken();
-        let mut inputs = self.inputs.after(from);
+        let from = kept.iter().map(|kept| kept.lsn).fold(calls_know, Lsn::min);
+        if from == to {
+            return;
+        }
+        let (disk, dir) = self.inputs.place();
+        let mut past = Pairs::after(&disk, &dir, from);
         let _ticking = self.engine.ticking();
-        let (mut decided, mut events) = (Vec::new(), 0_u64);
+        let mut events = 0_u64;
         self.chain.warm_up(true);
         self.calls.warm_up(true);
         loop {
-            match inputs.next() {
-                Ok(Some(record)) if record.head.lsn <= to => {
-                    events += u64::from(record.head.kind.is_event());
-                    // A malformed one was a dead letter, which no filter saw.
-                    let _malformed = self.filter(&record, &mut decided);
-                    decided.clear();
+            match past.next_pair() {
+                Ok(Some((input, decision))) if input.head.lsn <= to => {
+                    events += u64::from(input.head.kind.is_event());
+                    let moment = Moment::new(&input, decision.as_ref());
+                    if input.head.lsn > calls_know {
+                        self.recall(&input, moment.event());
+                    }
+                    for kept in kept.iter().filter(|kept| kept.lsn < input.head.lsn) {
+                        for occasion in moment.seen_by(&kept.file, true) {
+                            self.chain.show_again(&kept.file, occasion);
+                        }
+                    }
                 }
                 Ok(_) => break,
                 Err(error) => {
@@ -151,6 +177,21 @@ impl Pipeline {
         self.calls.warm_up(false);
         if events > 0 {
             tracing::info!(events, from, to, "filters warmed up");
+        }
+    }
+
+    /// What an input says of calls; filters see the rest.
+    fn recall(&mut self, input: &Record, event: Option<&Event>) {
+        match (input.head.kind, event) {
+            (Kind::RollCall, _) => {
+                if let Some(roll) = roll_call(input) {
+                    let answered = self.calls.answer(&roll);
+                    self.show_answer(&roll, &answered);
+                }
+            }
+            // A dead letter that is sent again says nothing of now.
+            (Kind::Json | Kind::Plain, Some(event)) => self.calls.note(event, input.head.at_us),
+            _ => {}
         }
     }
 
@@ -180,11 +221,11 @@ impl Pipeline {
                 Wake::Change(change) => {
                     self.change(change);
                     // A filter that came now has not seen what is before.
-                    self.save(&mut turn);
+                    self.keep(&mut turn);
                 }
                 Wake::RollBacks(roll_backs) => {
                     self.roll_back(roll_backs);
-                    self.save(&mut turn);
+                    self.keep(&mut turn);
                 }
                 Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
                 Wake::LookAfter => self.look_after(&mut turn),
@@ -418,7 +459,7 @@ impl Pipeline {
             self.seen.report(reports);
             // Another version may want other events, and has another state.
             self.subscribe();
-            turn.next_save = Instant::now();
+            self.keep(turn);
         }
     }
 
@@ -507,10 +548,7 @@ impl Pipeline {
         if event.repaired() {
             self.metrics.repaired.inc();
         }
-        // A dead letter that is sent again says nothing of now.
-        if matches!(input.head.kind, Kind::Json | Kind::Plain) {
-            self.calls.note(&event, input.head.at_us);
-        }
+        self.recall(input, Some(&event));
         let now_us = event.timestamp().unwrap_or(input.head.at_us);
         self.chain.handle(event, input.head.lsn, now_us, decided);
         Ok(())
@@ -518,12 +556,8 @@ impl Pipeline {
 
     /// What FreeSWITCH says of its calls becomes events where it is news, and where somebody wants them.
     fn answer(&mut self, input: &Record, decided: &mut Vec<Decided>) {
-        let roll = match RollCall::decode(&input.payload) {
-            Ok(roll) => roll,
-            Err(error) => {
-                tracing::error!(%error, lsn = input.head.lsn, "roll call cannot be read");
-                return;
-            }
+        let Some(roll) = roll_call(input) else {
+            return;
         };
         let answered = self.calls.answer(&roll);
         self.show_answer(&roll, &answered);
@@ -592,25 +626,36 @@ impl Pipeline {
 
     /// The filters' state as it is between two inputs.
     fn state(&mut self) -> Saved {
-        let _ticking = self.engine.ticking();
+        let ticking = self.engine.ticking();
+        self.chain.save(clock::now_us());
+        drop(ticking);
+        self.kept()
+    }
+
+    /// The state of each filter as it was when it was asked last.
+    fn kept(&self) -> Saved {
         Saved {
-            journal: self.inputs.journal().id().to_owned(),
-            lsn: self.inputs.taken(),
-            filters: self.chain.save(clock::now_us()),
+            journal: self.inputs.id().to_owned(),
+            filters: self.chain.kept(),
             calls: self.calls.clone(),
+            lsn: self.inputs.taken(),
         }
     }
 
     fn save(&mut self, turn: &mut Turn) {
         turn.next_save = Instant::now() + SAVE;
-        // A disk that hangs is not waited for: the state before stays the saved one.
-        if turn.storing.as_ref().is_some_and(|one| !one.is_finished()) {
-            return;
+        if !turn.is_storing() {
+            let saved = self.state();
+            turn.saved = saved.lsn;
+            turn.store(saved, self.dir.clone());
         }
-        let saved = self.state();
-        turn.saved = saved.lsn;
-        let dir = self.dir.clone();
-        turn.storing = Some(tokio::task::spawn_blocking(move || store(&saved, &dir)));
+    }
+
+    /// Some filter is another one now. The others are not asked for their state: that takes time, in which no event goes on.
+    fn keep(&self, turn: &mut Turn) {
+        if !turn.is_storing() {
+            turn.store(self.kept(), self.dir.clone());
+        }
     }
 
     /// Everything that came is in the journal, or counted as lost where the disk took nothing.
@@ -623,8 +668,7 @@ impl Pipeline {
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
         // A disk that hangs is not waited for.
-        let is_storing = turn.storing.as_ref().is_some_and(|one| !one.is_finished());
-        if turn.saved != self.inputs.taken() && !is_storing {
+        if turn.saved != self.inputs.taken() && !turn.is_storing() {
             store(&self.state(), &self.dir);
         }
         self.inputs.close();
@@ -635,6 +679,13 @@ fn store(saved: &Saved, dir: &std::path::Path) {
     if let Err(error) = saved.store(dir) {
         tracing::warn!(%error, "state of the filters cannot be saved: after a restart they begin with the one before");
     }
+}
+
+fn roll_call(input: &Record) -> Option<RollCall> {
+    let lsn = input.head.lsn;
+    RollCall::decode(&input.payload)
+        .inspect_err(|error| tracing::error!(%error, lsn, "roll call cannot be read"))
+        .ok()
 }
 
 fn switch_name(arrival: &Arrival) -> Option<String> {

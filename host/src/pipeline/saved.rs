@@ -1,4 +1,5 @@
-//! What the filters, and the calls that are believed alive, keep over a restart: one file in the journal's folder, with the number of the input up to which it is true.
+//! What the filters, and the calls that are believed alive, keep over a restart: one file in the journal's folder, with the number of the newest
+//! input that each of them knows.
 //!
 //! It is replaced as a whole, by a rename, so a crash leaves the one before it. A file that does not read is as good as none:
 //! filters then start anew, and no event depends on it.
@@ -7,31 +8,37 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
+use crate::filter::Kept;
 use crate::journal::Lsn;
 
 const FILE: &str = "filters.state";
 /// Version of the encoding, in the first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
-/// The state of all filters between two inputs.
+/// What there is to keep between two inputs.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Saved {
     /// The journal's id: numbers of another journal mean nothing.
     pub(super) journal: String,
-    /// Every input up to here is in it, and none after it.
-    pub(super) lsn: Lsn,
-    /// What `save` returned, by the filter's file.
-    pub(super) filters: Vec<(Arc<str>, Vec<u8>)>,
+    /// Of the filters. Each knows as much of the past as its own number says.
+    pub(super) filters: Vec<Kept>,
     /// Those that are believed alive.
     pub(super) calls: Calls,
+    /// The calls know every input up to here, and none after it.
+    pub(super) lsn: Lsn,
 }
 
 impl Saved {
+    /// The newest input that something in it knows.
+    pub(super) fn newest(&self) -> Lsn {
+        let filters = self.filters.iter().map(|kept| kept.lsn);
+        filters.fold(self.lsn, Lsn::max)
+    }
+
     /// What the run before this one saved for this journal.
     pub(super) fn load(dir: &Path, journal: &str) -> Option<Saved> {
         let path = dir.join(FILE);
@@ -84,14 +91,18 @@ fn decode(bytes: &[u8]) -> Option<Saved> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calls, FILE, Saved};
+    use super::{Calls, FILE, Kept, Saved};
 
     fn saved() -> Saved {
         Saved {
             journal: "a".to_owned(),
-            lsn: 1 << 40,
-            filters: vec![("10-dedup".into(), vec![1, 2, 3])],
+            filters: vec![Kept {
+                file: "10-dedup".into(),
+                lsn: 1 << 30,
+                state: Some(vec![1, 2, 3].into()),
+            }],
             calls: Calls::default(),
+            lsn: 1 << 40,
         }
     }
 

@@ -9,9 +9,12 @@ mod taken_back;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::decision::Allowance;
 use super::guest::bindings::jackfield::filter::types;
 use super::instance::Failure;
+use super::kept::Kept;
 use super::probation::{Tally, Watch};
 use super::refusal::{Refusal, short};
 use super::shadow::Shadow;
@@ -22,6 +25,7 @@ use super::workshop::Workshop;
 use crate::clock;
 use crate::config::{FilterLimits, OnError};
 use crate::event::Event;
+use crate::journal::Lsn;
 use crate::metrics::{FilterMetrics, Window};
 
 pub use taken_back::{Became, NoWayBack, Report, RolledBack};
@@ -58,9 +62,11 @@ pub(super) struct Slot {
     watch: Watch,
     /// What its calls took, in nanoseconds.
     costs: Window,
-    saved: Option<Vec<u8>>,
+    kept: Kept,
+    /// The newest input that it was asked about.
+    seen: Lsn,
     /// What the version before it saved for this one.
-    handed_over: Option<Vec<u8>>,
+    handed_over: Option<Bytes>,
     /// In a row.
     failed_saves: u32,
     failures: u32,
@@ -85,15 +91,10 @@ pub(super) struct Handled {
 }
 
 impl Slot {
-    /// A place that no version runs in yet; `saved` is what the first one starts from.
-    pub(super) fn vacant(
-        file: Arc<str>,
-        limits: FilterLimits,
-        metrics: FilterMetrics,
-        saved: Option<Vec<u8>>,
-    ) -> Slot {
+    /// A place that no version runs in yet; what is kept the first one starts from.
+    pub(super) fn vacant(kept: Kept, limits: FilterLimits, metrics: FilterMetrics) -> Slot {
         Slot {
-            status: FilterStatus::new(file),
+            status: FilterStatus::new(Arc::clone(&kept.file)),
             changed: true,
             metrics,
             shadow: None,
@@ -103,7 +104,8 @@ impl Slot {
             good: Vec::new(),
             watch: Watch::new(Instant::now(), None, false, None),
             costs: Window::new(MAX_COST_NS),
-            saved,
+            seen: kept.lsn,
+            kept,
             handed_over: None,
             failed_saves: 0,
             failures: 0,
@@ -126,8 +128,15 @@ impl Slot {
         &self.limits
     }
 
-    pub(super) fn saved(&self) -> Option<&[u8]> {
-        self.saved.as_deref()
+    /// What it keeps if the host ends now without asking it.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// It starts from this from now on.
+    fn keep(&mut self, state: Option<Bytes>) {
+        self.kept.state = state;
+        self.kept.lsn = self.seen;
     }
 
     /// Brings a version live in place of the one that runs, whose state it gets. If it does not start, nothing changes.
@@ -140,16 +149,18 @@ impl Slot {
         let saved = self.save(workshop, now_us);
         let is_good = self.good.first().is_some_and(|good| good.is_same(&made));
         let file = Arc::clone(&self.status.file);
-        let started = Active::start(workshop, &file, made.clone(), saved.as_deref(), now_us);
+        let started = Active::start(workshop, &file, made.clone(), saved.as_ref(), now_us);
         let active = started.inspect_err(|_| self.report(&made, Became::NotStarted))?;
         let before = self.watch.baseline().filter(|_| self.active.is_some());
-        self.wanted_before = self.active.take().map(|before| before.wants);
-        self.handed_over = saved;
-        self.put(active, is_good, before);
+        let active_before = self.active.as_mut();
+        self.wanted_before = active_before.map(|before| std::mem::take(&mut before.wants));
+        self.handed_over.clone_from(&saved);
+        self.keep(saved);
+        self.put(workshop, active, is_good, before);
         Ok(())
     }
 
-    fn put(&mut self, active: Active, is_good: bool, before: Option<Tally>) {
+    fn put(&mut self, workshop: &Workshop, active: Active, is_good: bool, before: Option<Tally>) {
         let now = Instant::now();
         self.limits = active.made.limits.clone();
         let probation = (!is_good).then_some(self.limits.probation);
@@ -168,7 +179,7 @@ impl Slot {
         self.rests = None;
         self.suspended = None;
         self.next_tick = active.tick_every.map(|every| now + every);
-        self.active = Some(active);
+        workshop.discard(self.active.replace(active));
         self.changed = true;
     }
 
@@ -185,9 +196,9 @@ impl Slot {
             self.limits = limits;
             self.status.digest = Arc::clone(&digest);
             self.status.state = Running::Refused;
-            let states = [self.saved.clone(), None];
+            let states = [self.kept.state.clone(), None];
             match self.start_good(workshop, &states, now_us) {
-                Ok(active) => self.put(active, true, None),
+                Ok(active) => self.put(workshop, active, true, None),
                 Err(NoWayBack::NoStart(_, error)) => {
                     let filter = &*self.status.file;
                     tracing::error!(filter, error, "the last good version does not start");
@@ -278,7 +289,8 @@ impl Slot {
     }
 
     /// Whether it is to be called for an event that comes by. The event counts where the version before it was called, too.
-    pub(super) fn is_called_for(&mut self, event: &Event) -> bool {
+    pub(super) fn is_called_for(&mut self, event: &Event, lsn: Lsn) -> bool {
+        self.seen = lsn;
         let is_called = self.wants_event(event);
         let before = self.wanted_before.as_ref();
         if is_called || before.is_some_and(|before| before.event(event)) {
@@ -435,9 +447,11 @@ impl Slot {
     pub(super) fn tick(
         &mut self,
         workshop: &Workshop,
+        lsn: Lsn,
         now_us: u64,
         allowance: &mut Allowance,
     ) -> Vec<types::Derived> {
+        self.seen = lsn;
         let derived = self.call_tick(workshop, now_us, allowance);
         // Counted from the end of the call, and also where it was not made: a tick that is always due would leave
         // no time for events.
@@ -478,19 +492,19 @@ impl Slot {
     }
 
     /// Its state now, for the version that takes its place and for the next run; without an instance the one that it saved last.
-    fn save(&mut self, workshop: &Workshop, now_us: u64) -> Option<Vec<u8>> {
+    fn save(&mut self, workshop: &Workshop, now_us: u64) -> Option<Bytes> {
         let Some(active) = &mut self.active else {
-            return self.saved.clone();
+            return self.kept.state.clone();
         };
         if let Some(instance) = active.instance() {
             match instance.save(now_us) {
                 Ok(saved) => {
                     self.failed_saves = 0;
-                    let saved = Some(saved).filter(|saved| !saved.is_empty());
-                    if saved != self.saved {
-                        active.renew_spare(workshop, saved.as_deref(), now_us);
-                        self.saved = saved;
+                    let saved = Some(Bytes::from(saved)).filter(|saved| !saved.is_empty());
+                    if saved != self.kept.state {
+                        active.renew_spare(workshop, saved.as_ref(), now_us);
                     }
+                    self.keep(saved);
                 }
                 Err(failure) => {
                     self.metrics.failed(failure.cause());
@@ -511,15 +525,16 @@ impl Slot {
                 }
             }
         }
-        self.saved.clone()
+        self.kept.state.clone()
     }
 
-    /// Its state from time to time; a version that failed at saving once would lose its state to it again and again.
-    pub(super) fn save_again(&mut self, workshop: &Workshop, now_us: u64) -> Option<Vec<u8>> {
-        if self.failed_saves >= FAILED_SAVES {
-            return self.saved.clone();
+    /// Its state from time to time, after this input; a version that failed at saving once would lose its state to it again and again.
+    pub(super) fn save_again(&mut self, workshop: &Workshop, lsn: Lsn, now_us: u64) {
+        if self.failed_saves < FAILED_SAVES {
+            self.save(workshop, now_us);
         }
-        self.save(workshop, now_us)
+        self.seen = lsn;
+        self.kept.lsn = lsn;
     }
 
     /// Makes sure that there is an instance, unless it rests or is suspended.
@@ -536,7 +551,7 @@ impl Slot {
             return Ok(());
         }
         let started = Instant::now();
-        let ready = active.ready(workshop, self.saved.as_deref(), now_us);
+        let ready = active.ready(workshop, self.kept.state.as_ref(), now_us);
         self.spent(started);
         ready.inspect_err(|failure| self.rest(failure))
     }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{Running, Slot};
 use crate::config::OnError;
 use crate::filter::probation::{Complaint, Judgment, may_resume};
@@ -117,7 +119,7 @@ impl Slot {
         }
         // The next version is compared with what this one did before.
         let before = self.watch.before();
-        self.put(active, true, before);
+        self.put(workshop, active, true, before);
         self.metrics.taken_back(cause);
         tracing::error!(
             filter = name,
@@ -136,7 +138,7 @@ impl Slot {
     pub(super) fn start_good(
         &mut self,
         workshop: &Workshop,
-        states: &[Option<Vec<u8>>],
+        states: &[Option<Bytes>],
         now_us: u64,
     ) -> Result<Active, NoWayBack> {
         let (file, name) = (Arc::clone(&self.status.file), self.status.file.to_string());
@@ -146,9 +148,9 @@ impl Slot {
         let mut why = NoWayBack::NoVersion(name.clone());
         for made in others.cloned().collect::<Vec<_>>() {
             for saved in states {
-                match Active::start(workshop, &file, made.clone(), saved.as_deref(), now_us) {
+                match Active::start(workshop, &file, made.clone(), saved.as_ref(), now_us) {
                     Ok(active) => {
-                        self.saved.clone_from(saved);
+                        self.keep(saved.clone());
                         return Ok(active);
                     }
                     Err(refusal) => {
