@@ -1,6 +1,6 @@
 //! Which events a route or a filter means: names, and subclasses of the two events that have them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::Event;
 
@@ -25,9 +25,9 @@ pub fn has_subclass(name: &str) -> bool {
 /// Events by name or subclass.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    names: HashSet<Box<str>>,
-    custom: HashSet<Box<str>>,
-    own: HashSet<Box<str>>,
+    names: BTreeSet<Box<str>>,
+    custom: BTreeSet<Box<str>>,
+    own: BTreeSet<Box<str>>,
 }
 
 impl Selection {
