@@ -2,6 +2,7 @@
 //! lost over it.
 
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -324,6 +325,39 @@ async fn the_last_good_version_handles_the_very_event_on_which_the_new_one_fails
     let back = one(&scene, |_| true);
     assert!(error(&back).starts_with("rolled back: trap"), "{back:#}");
     assert_eq!(taken_back(&scene, "trap"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_the_last_good_version_knows_the_event_on_which_it_took_over() {
+    let mut scene = scene(COUNTER).await;
+    prove_good(&mut scene, 20);
+    change(
+        &scene,
+        "attack = \"trap\"\nafter = 30\n[jackfield]\non_trap = \"last-good\"\n",
+    );
+    one(&scene, |filter| filter["probation"] == true);
+    scene.fire(10);
+    scene.settle();
+    let back = one(&scene, |filter| error(filter).starts_with("rolled back"));
+    let state = scene.host.journal().join("filters.state");
+    wait_for("its state is stored", || {
+        let stored = state.metadata().ok()?.modified().ok()?;
+        let since = Duration::from_micros(back["since_us"].as_u64()?);
+        // A file's time is that of the kernel's last tick.
+        (stored + Duration::from_millis(10) > UNIX_EPOCH + since).then_some(())
+    });
+    let mut scene = scene.restart_killed(Setup::start);
+    scene.fire(10);
+    scene.host.wait_settled(10);
+    let events = scene.redis.events(EVENTS);
+    let counts: Vec<u64> = events
+        .iter()
+        .filter_map(|event| event["X-Count"].as_str()?.parse().ok())
+        .collect();
+    assert!(
+        counts.len() > 30 && counts.is_sorted_by(|one, next| one < next),
+        "what it has counted it does not count again: {counts:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,13 @@ impl Scene {
         Scene { host, ..self }
     }
 
+    /// The same with `kill -9`.
+    pub fn restart_killed(self, start: impl FnOnce(Setup) -> Host) -> Scene {
+        let host = start(self.host.kill());
+        host.wait_ready();
+        Scene { host, ..self }
+    }
+
     /// Fires so many CHANNEL_ANSWER, each with the next `Number`.
     pub fn fire(&mut self, count: u64) {
         for _ in 0..count {

@@ -55,7 +55,7 @@ pub struct Chain {
     slots: Vec<Slot>,
     /// Of the run before this one, until the filter starts.
     restored: HashMap<Arc<str>, Kept>,
-    /// The newest input.
+    /// The newest input that came to it.
     lsn: Lsn,
     load: Load,
     /// Filters in the folder beyond those that may run.
@@ -118,6 +118,7 @@ impl Chain {
                 );
             }
             slot.metrics.forget();
+            self.workshop.discard(slot);
         }
         for (file, shadow) in shadows {
             tracing::info!(filter = &*file, "shadow removed");
@@ -242,7 +243,7 @@ impl Chain {
                     self.workshop.engine(),
                     &file,
                     made,
-                    slot.kept().state.clone(),
+                    slot.kept().and_then(|kept| kept.state.clone()),
                     now_us,
                     metrics,
                 )
@@ -276,8 +277,7 @@ impl Chain {
         }
     }
 
-    /// From now on filters are [shown again](Chain::show_again) what they saw before, or not any more: nothing is judged by it,
-    /// and shadows do not see it.
+    /// From now on filters are [shown again](Chain::show_again) what they saw before, or not any more: nothing is judged by it.
     pub fn warm_up(&mut self, is_warming: bool) {
         for slot in &mut self.slots {
             slot.warm_up(is_warming);
@@ -436,7 +436,8 @@ impl Chain {
     /// What each filter keeps: what it saved last, or what the version before it handed over. A filter that was not asked since may
     /// be behind the others.
     pub fn kept(&self) -> Vec<Kept> {
-        self.slots.iter().map(|slot| slot.kept().clone()).collect()
+        let kept = self.slots.iter().filter_map(Slot::kept);
+        kept.cloned().collect()
     }
 
     /// What filters kept when the host ran last: each gets its own when it starts. What is new has seen nothing, and begins after `lsn`.

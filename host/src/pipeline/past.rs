@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::decision::{Became, decode, event_of};
+use crate::esl::RollCall;
 use crate::event::Event;
 use crate::filter::{Answer, Derived, Occasion, Step, Verdict};
 use crate::journal::{Disk, Kind, Lsn, Place, Reader, Record, SegmentFile};
@@ -192,6 +193,8 @@ impl Past {
 /// An input, with what became of it.
 pub(super) struct Moment<'a> {
     input: &'a Record,
+    /// Its time for the filters.
+    now_us: u64,
     event: Option<Event>,
     /// `None`: that is not known. One that does not read is as good as none.
     became: Option<Vec<Became>>,
@@ -199,9 +202,17 @@ pub(super) struct Moment<'a> {
 
 impl<'a> Moment<'a> {
     pub(super) fn new(input: &'a Record, decision: Option<&Record>) -> Moment<'a> {
+        let event = event_of(input.head.kind, input.payload.clone());
+        let own_us = match input.head.kind {
+            Kind::RollCall => RollCall::decode(&input.payload)
+                .ok()
+                .map(|roll| roll.asked_us),
+            _ => event.as_ref().and_then(Event::timestamp),
+        };
         Moment {
             input,
-            event: event_of(input.head.kind, input.payload.clone()),
+            now_us: own_us.unwrap_or(input.head.at_us),
+            event,
             became: decision.and_then(|decision| decode(&decision.payload).ok()),
         }
     }
@@ -239,14 +250,9 @@ impl<'a> Moment<'a> {
     }
 
     fn occasion(&self, event: Option<Event>, answer: Option<Answer>) -> Occasion {
-        let at_us = self.input.head.at_us;
         Occasion {
             lsn: self.input.head.lsn,
-            now_us: self
-                .event
-                .as_ref()
-                .and_then(Event::timestamp)
-                .unwrap_or(at_us),
+            now_us: self.now_us,
             event,
             answer,
         }

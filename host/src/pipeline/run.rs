@@ -78,6 +78,7 @@ enum Wake {
     Inputs(Vec<Record>),
     LookAfter,
     Save,
+    Keep,
     /// Nothing to do before this.
     Idle(Instant),
     End,
@@ -93,7 +94,11 @@ struct Turn {
     connection: u32,
     next_look: Instant,
     next_save: Instant,
+    /// When all were asked for their state last, and what was known of calls then.
     saved: Lsn,
+    calls: Arc<Calls>,
+    /// Some filter is another one since the state was stored last.
+    is_changed: bool,
     /// More arrivals wait than were taken.
     has_more: bool,
     storing: Option<JoinHandle<()>>,
@@ -106,6 +111,7 @@ impl Turn {
     }
 
     fn store(&mut self, saved: Saved, dir: PathBuf) {
+        self.is_changed = false;
         self.storing = Some(tokio::task::spawn_blocking(move || store(&saved, &dir)));
     }
 }
@@ -129,7 +135,7 @@ impl Pipeline {
         let (filters, calls) =
             saved.map_or_else(Default::default, |saved| (saved.filters, saved.calls));
         self.chain.restore(filters, taken);
-        self.calls = calls;
+        self.calls = Arc::unwrap_or_clone(calls);
         self.change(change);
         self.warm_up(calls_know);
         // From here on a crash finds a state of these very filters.
@@ -208,6 +214,8 @@ impl Pipeline {
             next_look: Instant::now(),
             next_save: Instant::now() + SAVE,
             saved: self.inputs.taken(),
+            calls: Arc::new(self.calls.clone()),
+            is_changed: false,
             has_more: false,
             storing: None,
         };
@@ -221,15 +229,16 @@ impl Pipeline {
                 Wake::Change(change) => {
                     self.change(change);
                     // A filter that came now has not seen what is before.
-                    self.keep(&mut turn);
+                    turn.is_changed = true;
                 }
                 Wake::RollBacks(roll_backs) => {
                     self.roll_back(roll_backs);
-                    self.keep(&mut turn);
+                    turn.is_changed = true;
                 }
                 Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
                 Wake::LookAfter => self.look_after(&mut turn),
                 Wake::Save => self.save(&mut turn),
+                Wake::Keep => self.keep(&mut turn),
                 Wake::Idle(until) => self.idle(until),
                 Wake::End => break,
             }
@@ -266,6 +275,10 @@ impl Pipeline {
         let now = Instant::now();
         if turn.next_look <= now && !self.chain.is_empty() {
             return Wake::LookAfter;
+        }
+        // Whatever was decided is in the journal by now: what filters keep is never ahead of it.
+        if turn.is_changed && !turn.is_storing() {
+            return Wake::Keep;
         }
         let mut until = if turn.has_more { now } else { now + IDLE };
         if turn.saved != self.inputs.taken() {
@@ -459,7 +472,7 @@ impl Pipeline {
             self.seen.report(reports);
             // Another version may want other events, and has another state.
             self.subscribe();
-            self.keep(turn);
+            turn.is_changed = true;
         }
     }
 
@@ -629,16 +642,16 @@ impl Pipeline {
         let ticking = self.engine.ticking();
         self.chain.save(clock::now_us());
         drop(ticking);
-        self.kept()
+        self.kept(Arc::new(self.calls.clone()), self.inputs.taken())
     }
 
-    /// The state of each filter as it was when it was asked last.
-    fn kept(&self) -> Saved {
+    /// The state of each filter as it was when it was asked last, and these calls.
+    fn kept(&self, calls: Arc<Calls>, lsn: Lsn) -> Saved {
         Saved {
             journal: self.inputs.id().to_owned(),
             filters: self.chain.kept(),
-            calls: self.calls.clone(),
-            lsn: self.inputs.taken(),
+            calls,
+            lsn,
         }
     }
 
@@ -646,16 +659,15 @@ impl Pipeline {
         turn.next_save = Instant::now() + SAVE;
         if !turn.is_storing() {
             let saved = self.state();
-            turn.saved = saved.lsn;
+            (turn.saved, turn.calls) = (saved.lsn, Arc::clone(&saved.calls));
             turn.store(saved, self.dir.clone());
         }
     }
 
     /// Some filter is another one now. The others are not asked for their state: that takes time, in which no event goes on.
     fn keep(&self, turn: &mut Turn) {
-        if !turn.is_storing() {
-            turn.store(self.kept(), self.dir.clone());
-        }
+        let kept = self.kept(Arc::clone(&turn.calls), turn.saved);
+        turn.store(kept, self.dir.clone());
     }
 
     /// Everything that came is in the journal, or counted as lost where the disk took nothing.
@@ -668,7 +680,8 @@ impl Pipeline {
         self.ledger
             .lost("shutdown", left + self.inputs.unjournaled() + held);
         // A disk that hangs is not waited for.
-        if turn.saved != self.inputs.taken() && !turn.is_storing() {
+        let is_new = turn.is_changed || turn.saved != self.inputs.taken();
+        if is_new && !turn.is_storing() {
             store(&self.state(), &self.dir);
         }
         self.inputs.close();

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +27,8 @@ pub(super) struct Saved {
     pub(super) journal: String,
     /// Of the filters. Each knows as much of the past as its own number says.
     pub(super) filters: Vec<Kept>,
-    /// Those that are believed alive.
-    pub(super) calls: Calls,
+    /// Those that are believed alive. Not copied: there may be many.
+    pub(super) calls: Arc<Calls>,
     /// The calls know every input up to here, and none after it.
     pub(super) lsn: Lsn,
 }
@@ -91,7 +92,7 @@ fn decode(bytes: &[u8]) -> Option<Saved> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calls, FILE, Kept, Saved};
+    use super::{Arc, FILE, Kept, Saved};
 
     fn saved() -> Saved {
         Saved {
@@ -101,7 +102,7 @@ mod tests {
                 lsn: 1 << 30,
                 state: Some(vec![1, 2, 3].into()),
             }],
-            calls: Calls::default(),
+            calls: Arc::default(),
             lsn: 1 << 40,
         }
     }

@@ -128,9 +128,10 @@ impl Slot {
         &self.limits
     }
 
-    /// What it keeps if the host ends now without asking it.
-    pub(super) fn kept(&self) -> &Kept {
-        &self.kept
+    /// What it keeps if the host ends now without asking it; nothing where no version ever ran.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        let is_some = self.active.is_some() || self.kept.state.is_some();
+        is_some.then_some(&self.kept)
     }
 
     /// It starts from this from now on.
@@ -179,7 +180,9 @@ impl Slot {
         self.rests = None;
         self.suspended = None;
         self.next_tick = active.tick_every.map(|every| now + every);
-        workshop.discard(self.active.replace(active));
+        if let Some(before) = self.active.replace(active) {
+            workshop.discard(before);
+        }
         self.changed = true;
     }
 
@@ -277,13 +280,13 @@ impl Slot {
 
     /// A copy of the event for the shadow, if that is to compare it.
     pub(super) fn before_shadow(&self, event: &Event) -> Option<Event> {
-        let shadow = self.shadow.as_ref().filter(|_| !self.is_warming)?;
+        let shadow = self.shadow.as_ref()?;
         (shadow.wants_event(event) || self.wants_event(event)).then(|| event.clone())
     }
 
     /// The shadow's time passes with that of its namesake.
     pub(super) fn tick_shadow(&self, now_us: u64) {
-        if let Some(shadow) = self.shadow.as_ref().filter(|_| !self.is_warming) {
+        if let Some(shadow) = &self.shadow {
             shadow.tick(now_us);
         }
     }
@@ -337,6 +340,8 @@ impl Slot {
         let started = Instant::now();
         let gone_back = self.go_back(workshop, failure.cause(), &failure.to_string(), now_us);
         self.spent(started);
+        // The event that it failed on is still to come to the good one.
+        self.kept.lsn = self.kept.lsn.min(self.seen.saturating_sub(1));
         gone_back.is_ok()
     }
 
@@ -528,7 +533,8 @@ impl Slot {
         self.kept.state.clone()
     }
 
-    /// Its state from time to time, after this input; a version that failed at saving once would lose its state to it again and again.
+    /// Its state from time to time, after this input. A version that failed at saving too often would lose its state to it again and
+    /// again: it is not asked any more, and starts from what it saved last, without what came since.
     pub(super) fn save_again(&mut self, workshop: &Workshop, lsn: Lsn, now_us: u64) {
         if self.failed_saves < FAILED_SAVES {
             self.save(workshop, now_us);

@@ -84,7 +84,7 @@ impl Slot {
                     _ => complaint.to_string(),
                 };
                 if let Err(no_way) = self.go_back(workshop, complaint.cause(), &why, now_us) {
-                    self.quarantine(complaint.cause(), &why, &no_way);
+                    self.quarantine(workshop, complaint.cause(), &why, &no_way);
                 }
             }
         }
@@ -164,11 +164,18 @@ impl Slot {
     }
 
     /// There is nothing to go back to: the version is taken out, and the policy decides.
-    fn quarantine(&mut self, cause: &'static str, why: &str, no_way: &NoWayBack) {
+    fn quarantine(
+        &mut self,
+        workshop: &Workshop,
+        cause: &'static str,
+        why: &str,
+        no_way: &NoWayBack,
+    ) {
         let Some(active) = self.active.take() else {
             return;
         };
         self.report(&active.made, Became::TakenBack(why.to_owned()));
+        workshop.discard(active);
         self.metrics.taken_back(cause);
         self.metrics.forget();
         self.next_tick = None;
