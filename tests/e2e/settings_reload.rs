@@ -298,7 +298,12 @@ async fn what_takes_effect_at_the_next_start_is_named_and_keeps_its_value() {
     }
     let status = reload(&scene.host, &answers);
     assert_eq!(status["settings"]["at_start"], json!([]), "as it started");
-    wait_command(&scene.switch, "event json CHANNEL_ANSWER");
+    wait_for("it is asked for again", || {
+        let commands = scene.switch.commands();
+        let mut about = commands.iter().rev();
+        let newest = about.find(|told| told.contains("CHANNEL_ANSWER"))?;
+        newest.starts_with("event json").then_some(())
+    });
     scene.fire(1);
     wait_for("it comes", || {
         (!numbers(&scene, "a").is_empty()).then_some(())
