@@ -448,50 +448,80 @@ enum Slot {
     Free(usize),
 }
 
-/// A random key for every process: header names are user data, and nobody may aim at our hash.
-static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64) | 1);
+/// Random keys for every process: header names are user data, and nobody may aim at our hash.
+static KEYS: LazyLock<[u64; 2]> = LazyLock::new(|| {
+    let random = RandomState::new();
+    [0, 1].map(|one: u64| random.hash_one(one))
+});
 
 /// [`Hash::of`] of one name.
 pub(super) fn hash(name: &[u8]) -> u32 {
     Hash::new().of(name)
 }
 
-/// The hash of names: folded multiplication over eight bytes at a time.
+/// The hash of names: folded multiplication over sixteen bytes at a time, in as few steps as names of a length have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Hash {
-    seed: u64,
+    keys: [u64; 2],
 }
 
 impl Hash {
     pub(super) fn new() -> Hash {
-        Hash { seed: *SEED }
+        Hash { keys: *KEYS }
     }
 
     #[inline]
     pub(super) fn of(self, name: &[u8]) -> u32 {
-        const K: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut state = self.seed ^ (name.len() as u64);
-        let mut rest = name;
-        while let Some((word, after)) = rest.split_first_chunk::<8>() {
-            state = fold(state ^ u64::from_le_bytes(*word), K);
-            rest = after;
-        }
-        // What is left of a long name is read together with what stands before it.
-        let last = match name.last_chunk::<8>() {
-            Some(last) => u64::from_le_bytes(*last),
-            None => name
-                .iter()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        let [key, other_key] = self.keys;
+        let mut state = key ^ (name.len() as u64);
+        // The last bytes of a long name are read together with some that stand before them.
+        let (one, other) = match (name.split_first_chunk(), name.last_chunk()) {
+            (Some((first, mut rest)), Some(last)) => {
+                let (one, other) = words(first);
+                state = fold(state ^ one, other_key ^ other);
+                while let Some((sixteen, after)) = rest.split_first_chunk() {
+                    let (one, other) = words(sixteen);
+                    state = fold(state ^ one, other_key ^ other);
+                    rest = after;
+                }
+                words(last)
+            }
+            _ => match (name.first_chunk(), name.last_chunk()) {
+                (Some(first), Some(last)) => {
+                    (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+                }
+                _ => (few(name), 0),
+            },
         };
-        state = fold(state ^ last, self.seed);
+        state = fold(state ^ one, other_key ^ other);
         low(state >> 32) ^ low(state)
     }
+}
+
+/// Sixteen bytes as two words.
+fn words(sixteen: &[u8; 16]) -> (u64, u64) {
+    let both = u128::from_le_bytes(*sixteen);
+    (low_word(both), low_word(both >> 64))
+}
+
+/// Fewer than eight bytes as a word.
+fn few(bytes: &[u8]) -> u64 {
+    let word = |word, byte: &u8| word << 8 | u64::from(*byte);
+    bytes.iter().fold(0, word)
 }
 
 /// The product's two halves laid over each other.
 fn fold(one: u64, other: u64) -> u64 {
     let (low, high) = one.carrying_mul(other, 0);
     low ^ high
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is wanted"
+)]
+fn low_word(both: u128) -> u64 {
+    both as u64
 }
 
 #[expect(

@@ -52,30 +52,31 @@ impl Scan<'_> {
     fn simple_members(&mut self, specials: &mut Specials<'_>, headers: &mut Vec<Header>) -> bool {
         let hash = Hash::new();
         while let Some([open, name_end, value_open, end]) = specials.four() {
-            let is_quote = |at: u32| self.bytes.get(at as usize) == Some(&b'"');
-            let between = self.bytes.get(name_end as usize..);
-            let between = between.and_then(<[u8]>::first_chunk);
-            let name = open.saturating_add(1)..name_end;
-            let raw = self.bytes.get(name.start as usize..name.end as usize);
-            let is_simple = open as usize == self.at
-                && is_quote(open)
-                && between == Some(b"\":\"")
-                && value_open == name_end + 2
-                && is_quote(end);
-            let Some(raw) = raw.filter(|_| is_simple) else {
+            let member = self.bytes.get(self.at..(end as usize).saturating_add(2));
+            let Some([b'"', inside @ .., b'"', next]) = member else {
                 return false;
             };
+            let name_length = name_end.wrapping_sub(open).wrapping_sub(1);
+            let Some((name, rest)) = inside.split_at_checked(name_length as usize) else {
+                return false;
+            };
+            let is_simple = open as usize == self.at
+                && rest.first_chunk() == Some(b"\":\"")
+                && value_open == name_end.wrapping_add(2);
+            if !is_simple {
+                return false;
+            }
             specials.pass_four();
             headers.push(Header {
-                hash: hash.of(raw),
-                name,
-                value: value_open + 1..end,
+                hash: hash.of(name),
+                name: open.wrapping_add(1)..name_end,
+                value: value_open.wrapping_add(1)..end,
                 encoding: Encoding::Json,
                 name_encoding: Encoding::Json,
                 live: true,
             });
             self.at = end as usize + 1;
-            if self.bytes.get(self.at) != Some(&b',') {
+            if *next != b',' {
                 return true;
             }
             self.at += 1;

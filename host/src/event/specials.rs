@@ -1,8 +1,8 @@
 //! Where in an event's JSON text a string ends or is interrupted: its quotes, backslashes and control characters, in order.
 //!
 //! All of it in one pass of 64 bytes a step, none of which waits for the one before: an event is some hundred short strings, and a
-//! search that begins anew for each of them is bound by its own latency. With it, an event of 4 KB and 106 headers is indexed in
-//! 31,500 instructions instead of 51,100 (callgrind). Pure.
+//! search that begins anew for each of them is bound by its own latency. When it came, indexing an event of 4 KB and 106 headers went
+//! from 51,100 instructions to 31,500 (callgrind). Pure.
 
 use wide::u8x16;
 
@@ -116,9 +116,10 @@ fn hits(block: &[u8; BLOCK]) -> u64 {
     let sixteens = block.as_chunks().0.iter().rev();
     sixteens.fold(0, |hits, sixteen| {
         let bytes = u8x16::new(*sixteen);
-        let is = |byte: u8| bytes.simd_eq(u8x16::splat(byte));
-        let is_control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-        let special = is(b'"') | is(b'\\') | is_control;
+        // What was no control character is none after this, either; only a quote becomes as low as a space.
+        let moved = bytes ^ u8x16::splat(b'"' ^ b' ');
+        let is_low = moved.min(u8x16::splat(b' ')).simd_eq(moved);
+        let special = is_low | bytes.simd_eq(u8x16::splat(b'\\'));
         hits << 16 | u64::from(special.to_bitmask())
     })
 }
