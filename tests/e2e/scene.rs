@@ -57,14 +57,16 @@ impl Scene {
 
     /// Stops the host, and goes on with the one that `start` makes of its folder.
     pub fn restart(self, start: impl FnOnce(Setup) -> Host) -> Scene {
-        let host = start(self.host.stop());
-        host.wait_ready();
-        Scene { host, ..self }
+        self.restart_after(Host::stop, start)
     }
 
     /// The same with `kill -9`.
     pub fn restart_killed(self, start: impl FnOnce(Setup) -> Host) -> Scene {
-        let host = start(self.host.kill());
+        self.restart_after(Host::kill, start)
+    }
+
+    fn restart_after(self, end: fn(Host) -> Setup, start: impl FnOnce(Setup) -> Host) -> Scene {
+        let host = start(end(self.host));
         host.wait_ready();
         Scene { host, ..self }
     }

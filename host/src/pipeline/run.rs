@@ -189,12 +189,7 @@ impl Pipeline {
     /// What an input says of calls; filters see the rest.
     fn recall(&mut self, input: &Record, event: Option<&Event>) {
         match (input.head.kind, event) {
-            (Kind::RollCall, _) => {
-                if let Some(roll) = roll_call(input) {
-                    let answered = self.calls.answer(&roll);
-                    self.show_answer(&roll, &answered);
-                }
-            }
+            (Kind::RollCall, _) => drop(self.roll_call(input)),
             // A dead letter that is sent again says nothing of now.
             (Kind::Json | Kind::Plain, Some(event)) => self.calls.note(event, input.head.at_us),
             _ => {}
@@ -569,11 +564,9 @@ impl Pipeline {
 
     /// What FreeSWITCH says of its calls becomes events where it is news, and where somebody wants them.
     fn answer(&mut self, input: &Record, decided: &mut Vec<Decided>) {
-        let Some(roll) = roll_call(input) else {
+        let Some((roll, answered)) = self.roll_call(input) else {
             return;
         };
-        let answered = self.calls.answer(&roll);
-        self.show_answer(&roll, &answered);
         let made = {
             let wanted = self.wanted.borrow();
             let events = answered.events.into_iter();
@@ -582,6 +575,17 @@ impl Pipeline {
         };
         let lsn = input.head.lsn;
         self.chain.own(made, lsn, roll.asked_us, decided);
+    }
+
+    /// Sets the calls against what FreeSWITCH says of them. Nothing if that cannot be read.
+    fn roll_call(&mut self, input: &Record) -> Option<(RollCall, Answered)> {
+        let lsn = input.head.lsn;
+        let roll = RollCall::decode(&input.payload)
+            .inspect_err(|error| tracing::error!(%error, lsn, "roll call cannot be read"))
+            .ok()?;
+        let answered = self.calls.answer(&roll);
+        self.show_answer(&roll, &answered);
+        Some((roll, answered))
     }
 
     /// What a whole roll call showed. One that is run again after a crash was counted before.
@@ -692,13 +696,6 @@ fn store(saved: &Saved, dir: &std::path::Path) {
     if let Err(error) = saved.store(dir) {
         tracing::warn!(%error, "state of the filters cannot be saved: after a restart they begin with the one before");
     }
-}
-
-fn roll_call(input: &Record) -> Option<RollCall> {
-    let lsn = input.head.lsn;
-    RollCall::decode(&input.payload)
-        .inspect_err(|error| tracing::error!(%error, lsn, "roll call cannot be read"))
-        .ok()
 }
 
 fn switch_name(arrival: &Arrival) -> Option<String> {
