@@ -1,4 +1,5 @@
-//! A backlog far larger than memory: it waits in the journal, memory stays bounded, and Redis gets all of it in order.
+//! A backlog far larger than memory: it waits in the journal, memory stays bounded, and Redis gets all of it in order. What arrives
+//! is journaled whatever the filters take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,4 +130,26 @@ async fn a_backlog_goes_on_over_a_restart_of_the_host() {
     assert_eq!(host.get("/readyz").0, 503);
     let inputs = again + BACKLOG - half + MEANWHILE;
     come_back(&host, &switch, &mut redis, inputs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_in_the_journal_long_before_a_slow_filter_has_seen_it() {
+    const BURST: u64 = 8_000;
+    let (switch, redis) = (Arc::new(quiet_switch().await), Redis::start());
+    let host = setup(&switch, &redis)
+        .env("JACKFIELD_FILTERS_DEADLINE", "1s")
+        .filter(
+            "10-slow",
+            "hostile",
+            "attack = \"slow\"\nwork = 20_000_000\n",
+        )
+        .start();
+    host.wait_ready();
+    fire(&switch, 0..BURST);
+    let status = host.wait_status("all is in the journal", |status| {
+        status["journal"]["last"].as_u64().unwrap() % EPOCH >= BURST
+    });
+    // It would be 64 for each 512 if they took turns.
+    let decided = BURST - status["counts"]["pending"].as_u64().unwrap();
+    assert!(decided < 250, "{decided} of {BURST}: {status:#}");
 }

@@ -29,8 +29,13 @@ use crate::route::{Delivery, Origin, Outcome, Routes};
 
 /// Inputs that are decided at once.
 const BATCH: usize = 64;
+/// Fewer are after some that took longer than this: what arrives meanwhile is in memory alone.
+const LONG_US: u64 = 5_000;
 /// Arrivals that are journaled at once.
 const ARRIVALS: usize = 512;
+/// So often in a row they are before something is decided, while more of them wait: in a flood, too, they leave memory as fast as
+/// the disk takes them, and what is in the journal is decided meanwhile.
+const AHEAD: u32 = 8;
 /// How often what is due is looked at while nothing happens: the mark of what Redis has, old segments, the filters.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often filters save their state. What came since is run again after a crash, with its outputs discarded.
@@ -75,6 +80,8 @@ enum Wake {
     Settings,
     Change(Change),
     RollBacks(Vec<RollBack>),
+    /// More arrived than was journaled so far.
+    Arrivals,
     Inputs(Vec<Record>),
     LookAfter,
     Save,
@@ -99,8 +106,12 @@ struct Turn {
     calls: Arc<Calls>,
     /// Some filter is another one since the state was stored last.
     is_changed: bool,
+    /// So many inputs are decided next.
+    batch: usize,
     /// More arrivals wait than were taken.
     has_more: bool,
+    /// So often in a row they went before decisions.
+    ahead: u32,
     storing: Option<JoinHandle<()>>,
 }
 
@@ -211,7 +222,9 @@ impl Pipeline {
             saved: self.inputs.taken(),
             calls: Arc::new(self.calls.clone()),
             is_changed: false,
+            batch: BATCH,
             has_more: false,
+            ahead: 0,
             storing: None,
         };
         loop {
@@ -230,7 +243,11 @@ impl Pipeline {
                     self.roll_back(roll_backs);
                     turn.is_changed = true;
                 }
-                Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
+                Wake::Arrivals => turn.ahead += 1,
+                Wake::Inputs(inputs) => {
+                    turn.ahead = 0;
+                    self.inputs(&inputs, &mut turn);
+                }
                 Wake::LookAfter => self.look_after(&mut turn),
                 Wake::Save => self.save(&mut turn),
                 Wake::Keep => self.keep(&mut turn),
@@ -282,8 +299,11 @@ impl Pipeline {
             }
             until = until.min(turn.next_save);
         }
+        if turn.has_more && turn.ahead < AHEAD && self.inputs.trouble().is_none() {
+            return Wake::Arrivals;
+        }
         if self.outbox.has_room() {
-            let (inputs, gone) = self.inputs.take(BATCH);
+            let (inputs, gone) = self.inputs.take(turn.batch);
             self.ledger.lost("journal_damaged", gone);
             if !inputs.is_empty() {
                 return Wake::Inputs(inputs);
@@ -442,6 +462,11 @@ impl Pipeline {
         }
         drop(ticking);
         let decided_us = clock::now_us();
+        turn.batch = match decided_us.saturating_sub(at_us) > LONG_US {
+            true => turn.batch / 2,
+            false => turn.batch * 2,
+        }
+        .clamp(1, BATCH);
         let events = inputs.iter().filter(|input| input.head.kind.is_event());
         let latencies = events
             .clone()
