@@ -1,5 +1,5 @@
-//! The queue between what brings inputs and the pipeline's thread, which journals them. It is empty but for moments: only a disk
-//! that hangs or is full makes it grow.
+//! The queue between what brings inputs and the pipeline's thread, which journals them. It is empty but for moments: a disk that hangs
+//! or is full makes it grow, and a flood while it lasts.
 //!
 //! It never makes the intake wait. When it is full, the oldest arrivals are given up, counted as lost and said aloud.
 

@@ -27,15 +27,16 @@ use crate::ledger::{Dropped, Ledger, Settled};
 use crate::metrics::{Activity, Metrics};
 use crate::route::{Delivery, Origin, Outcome, Routes};
 
-/// Inputs that are decided at once.
+/// Inputs that are decided at once, at most.
 const BATCH: usize = 64;
-/// Fewer are after some that took longer than this: what arrives meanwhile is in memory alone.
-const LONG_US: u64 = 5_000;
+/// Half as many are next after a batch that took longer, and twice as many after a full one that did not: what arrives meanwhile is
+/// in memory alone.
+const LONG: Duration = Duration::from_millis(5);
 /// Arrivals that are journaled at once.
 const ARRIVALS: usize = 512;
-/// So often in a row they are before something is decided, while more of them wait: in a flood, too, they leave memory as fast as
-/// the disk takes them, and what is in the journal is decided meanwhile.
-const AHEAD: u32 = 8;
+/// While more arrivals wait than that, they go before decisions for so long: in a flood they leave memory as fast as the disk takes
+/// them, and what is in the journal is decided all the same.
+const AHEAD: Duration = Duration::from_millis(20);
 /// How often what is due is looked at while nothing happens: the mark of what Redis has, old segments, the filters.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often filters save their state. What came since is run again after a crash, with its outputs discarded.
@@ -106,12 +107,12 @@ struct Turn {
     calls: Arc<Calls>,
     /// Some filter is another one since the state was stored last.
     is_changed: bool,
-    /// So many inputs are decided next.
+    /// So many inputs are decided next, at most.
     batch: usize,
     /// More arrivals wait than were taken.
     has_more: bool,
-    /// So often in a row they went before decisions.
-    ahead: u32,
+    /// When inputs were decided last.
+    decided_at: Instant,
     storing: Option<JoinHandle<()>>,
 }
 
@@ -222,9 +223,9 @@ impl Pipeline {
             saved: self.inputs.taken(),
             calls: Arc::new(self.calls.clone()),
             is_changed: false,
-            batch: BATCH,
+            batch: 1,
             has_more: false,
-            ahead: 0,
+            decided_at: Instant::now(),
             storing: None,
         };
         loop {
@@ -243,11 +244,8 @@ impl Pipeline {
                     self.roll_back(roll_backs);
                     turn.is_changed = true;
                 }
-                Wake::Arrivals => turn.ahead += 1,
-                Wake::Inputs(inputs) => {
-                    turn.ahead = 0;
-                    self.inputs(&inputs, &mut turn);
-                }
+                Wake::Arrivals => {}
+                Wake::Inputs(inputs) => self.inputs(&inputs, &mut turn),
                 Wake::LookAfter => self.look_after(&mut turn),
                 Wake::Save => self.save(&mut turn),
                 Wake::Keep => self.keep(&mut turn),
@@ -299,7 +297,8 @@ impl Pipeline {
             }
             until = until.min(turn.next_save);
         }
-        if turn.has_more && turn.ahead < AHEAD && self.inputs.trouble().is_none() {
+        let is_ahead = turn.has_more && now < turn.decided_at + AHEAD;
+        if is_ahead && self.inputs.trouble().is_none() {
             return Wake::Arrivals;
         }
         if self.outbox.has_room() {
@@ -455,18 +454,19 @@ impl Pipeline {
     }
 
     fn inputs(&mut self, inputs: &[Record], turn: &mut Turn) {
-        let at_us = clock::now_us();
+        let (at_us, started) = (clock::now_us(), Instant::now());
         let ticking = self.engine.ticking();
         for input in inputs {
             self.decide(input, at_us, turn);
         }
         drop(ticking);
         let decided_us = clock::now_us();
-        turn.batch = match decided_us.saturating_sub(at_us) > LONG_US {
-            true => turn.batch / 2,
-            false => turn.batch * 2,
-        }
-        .clamp(1, BATCH);
+        turn.decided_at = Instant::now();
+        turn.batch = match turn.decided_at.saturating_duration_since(started) > LONG {
+            true => (turn.batch / 2).max(1),
+            false if inputs.len() == turn.batch => (turn.batch * 2).min(BATCH),
+            false => turn.batch,
+        };
         let events = inputs.iter().filter(|input| input.head.kind.is_event());
         let latencies = events
             .clone()
