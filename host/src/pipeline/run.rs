@@ -290,7 +290,7 @@ impl Pipeline {
         if turn.is_changed && !turn.is_storing() {
             return Wake::Keep;
         }
-        let mut until = if turn.has_more { now } else { now + IDLE };
+        let mut until = now + IDLE;
         if turn.saved != self.inputs.taken() {
             if turn.next_save <= now {
                 return Wake::Save;
@@ -317,7 +317,10 @@ impl Pipeline {
             let due = self.chain.next_tick().filter(|_| stop == Stop::No);
             until = due.map_or(until, |due| until.min(due));
         }
-        Wake::Idle(until)
+        match turn.has_more {
+            true => Wake::Arrivals,
+            false => Wake::Idle(until),
+        }
     }
 
     /// Writes to the journal what was decided, what arrived and what was acknowledged; then the decisions may go out.
