@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 CARGO_DENY := 0.20.2
 ADVISORIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-.PHONY: demo test container-test deploy-check soak bench fuzz filters chain languages lint deny toolchain redis chromium prometheus clean
+.PHONY: demo test release-test container-test deploy-check soak bench fuzz filters chain languages lint deny toolchain redis chromium prometheus clean
 
 ## Run everything at once on the embedded defaults: make demo ARGS='--events 5000'
 demo: toolchain redis filters
@@ -19,6 +19,12 @@ demo: toolchain redis filters
 test: toolchain redis chromium prometheus
 	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 	CARGO=$(CARGO) tests/all.sh
+
+## The end-to-end tests on the binary that ships instead of the one of `make test`; some of them: make release-test TESTS='faults:: hostile'
+release-test: toolchain redis chromium prometheus
+	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
+	$(CARGO) build --release -p jackfield --bin jackfield
+	HOST_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/jackfield $(CARGO) test --workspace --test e2e -- $(TESTS)
 
 ## The image: built, and run in Docker Engine under limits, with kills and reloads. Beside `make test`: the first run takes a quarter of an hour.
 container-test: toolchain redis

@@ -51,10 +51,14 @@ fn cargo(args: &[&str]) {
     assert!(built.unwrap().success(), "cargo {} failed", args.join(" "));
 }
 
-/// The binary, built once: as `cargo test --workspace` has built it, for with other features all would be compiled again.
+/// The binary, built once: as `cargo test --workspace` has built it, for with other features all would be compiled again. Or the one that
+/// `HOST_BINARY` names, such as the one that ships.
 pub fn jackfield() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(binary) = std::env::var_os("HOST_BINARY") {
+            return binary.into();
+        }
         cargo(&[
             "test",
             "--quiet",
