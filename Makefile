@@ -6,25 +6,24 @@ CHAIN ?= default
 SOAK_SECONDS ?= 300
 FUZZED := framer event journal decision config
 FUZZ_SECONDS ?= 60
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY := 0.20.2
 ADVISORIES := $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-.PHONY: demo test release-test container-test deploy-check soak bench fuzz filters chain languages lint deny toolchain redis chromium prometheus clean
+.PHONY: demo test release-test container-test deploy-check soak bench fuzz components filters chain languages lint deny toolchain redis chromium prometheus clean
 
 ## Run everything at once on the embedded defaults: make demo ARGS='--events 5000'
 demo: toolchain redis filters
 	$(CARGO) run --release --quiet -- demo $(ARGS)
 
 ## All tests: unit, property and end-to-end.
-test: toolchain redis chromium prometheus
-	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
+test: components redis chromium prometheus
 	CARGO=$(CARGO) tests/all.sh
 
 ## The end-to-end tests on the binary that ships instead of the one of `make test`; some of them: make release-test TESTS='faults:: hostile'
-release-test: toolchain redis chromium prometheus
-	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
+release-test: components redis chromium prometheus
 	$(CARGO) build --release -p jackfield --bin jackfield
-	HOST_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/release/jackfield $(CARGO) test --workspace --test e2e -- $(TESTS)
+	HOST_BINARY=$(abspath $(TARGET))/release/jackfield $(CARGO) test --workspace --test e2e -- $(TESTS)
 
 ## The image: built, and run in Docker Engine under limits, with kills and reloads. Beside `make test`: the first run takes a quarter of an hour.
 container-test: toolchain redis
@@ -35,8 +34,7 @@ deploy-check: toolchain
 	deploy/check.sh
 
 ## The fault suite again and again, each test for so many seconds with new seeds: make soak SOAK_SECONDS=600 FAULTS=killed_host
-soak: toolchain redis
-	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
+soak: components redis
 	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test -p jackfield-tests --test e2e -- --test-threads 2 faults::$(FAULTS)
 
 ## The table of docs/benchmarks.md, measured anew and written there, in about 15 minutes. A short look that writes nothing: make bench QUICK=1
@@ -46,7 +44,7 @@ bench: toolchain redis filters
 	$(CARGO) build --release -p jackfield --bin jackfield
 	$(CARGO) build --release -p load
 	$(CARGO) bench -p jackfield --bench event_path --no-run
-	$(or $(CARGO_TARGET_DIR),target)/release/load $(if $(QUICK),--quick) $(if $(PEER),--peer "$(PEER)") $(if $(PARTS),--only $(PARTS))
+	$(TARGET)/release/load $(if $(QUICK),--quick) $(if $(PEER),--peer "$(PEER)") $(if $(PARTS),--only $(PARTS))
 
 ## The fuzz targets one after the other: make fuzz FUZZ_SECONDS=300. What breaks a promise is put into the corpus as found-*, where
 ## `make test` fails on it; fixed, it stays there under a name that says what went wrong.
@@ -62,6 +60,10 @@ fuzz: toolchain
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4096 -print_final_stats=1 \
 			-artifact_prefix=tests/fuzz/corpus/$$target/found- || failed="$$failed $$target"; \
 	done; [ -z "$$failed" ] || { echo "broken:$$failed"; exit 1; }
+
+# What the tests run: the filters that ship, and the hostile one.
+components: toolchain
+	$(CARGO) build --profile filter --target wasm32-wasip2 $(addprefix -p ,$(FILTERS)) -p hostile
 
 ## The filters that ship, as components.
 filters: toolchain
